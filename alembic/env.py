@@ -1,0 +1,66 @@
+"""Alembic's environment: the worker's own settings, entities and engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection
+
+import worker.database.ledger  # noqa: F401 - declares its table
+from worker.database.base import Base
+from worker.database.engine import make_engine
+from worker.registry import load_registry
+from worker.settings import load_settings
+
+settings = load_settings()
+load_registry(settings.entities)
+
+# Two workers that start at once must not migrate at once. Any number will do, if it is always it.
+MIGRATION_LOCK = 7_310_554
+
+
+def _configure_and_run(connection: Connection | None = None) -> None:
+    context.configure(
+        connection=connection,
+        url=None if connection else settings.database.url.get_secret_value(),
+        target_metadata=Base.metadata,
+        literal_binds=connection is None,
+        dialect_opts={"paramstyle": "named"},
+        compare_type=True,
+        compare_server_default=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _migrate(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
+    # A migration may rewrite a table: the limits that protect the service would end it.
+    connection.exec_driver_sql("SET statement_timeout = 0")
+    connection.commit()
+    try:
+        _configure_and_run(connection)
+        connection.commit()
+    finally:
+        connection.rollback()
+        connection.exec_driver_sql(f"SELECT pg_advisory_unlock({MIGRATION_LOCK})")
+        connection.commit()
+
+
+async def _migrate_online() -> None:
+    engine = make_engine(settings.database, name="worker migrate")
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_migrate)
+    finally:
+        await engine.dispose()
+
+
+if context.is_offline_mode():
+    _configure_and_run()
+elif (given := context.config.attributes.get("connection")) is not None:
+    # A test, or a program that embeds the migrations, brings its own connection.
+    _configure_and_run(given)
+else:
+    asyncio.run(_migrate_online())

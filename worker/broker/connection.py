@@ -1,0 +1,154 @@
+"""Supervised connections: connect, serve, notice the end, connect again.
+
+The library's own robust connection is not used: it reconnects at a constant interval, keeps quiet
+about consumers that the broker cancelled, and cancels what runs inside its callbacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
+
+import aio_pika
+import structlog
+from aio_pika.abc import AbstractConnection
+from aiormq.channel import Channel
+from aiormq.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ConnectionNotAllowed,
+    ProbableAuthenticationError,
+)
+from yarl import URL
+
+from worker.broker.wire import TolerantTransport
+from worker.errors import Misconfigured, Unreachable
+from worker.retry import RECONNECT
+from worker.settings import BrokerSettings
+from worker.telemetry.health import Part
+
+log = structlog.get_logger(__name__)
+
+CLOSE_TIMEOUT_SECONDS = 3
+
+Serve = Callable[[AbstractConnection], Awaitable[None]]
+"""Uses a connection until it ends; returns or raises then."""
+
+
+class _Connection(aio_pika.Connection):
+    """A plain connection whose reader survives properties that cannot be decoded."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.kwargs["transport_factory"] = TolerantTransport()
+
+
+@asynccontextmanager
+async def connect(settings: BrokerSettings, name: str) -> AsyncIterator[AbstractConnection]:
+    """A connection that shows as `name` in RabbitMQ's management.
+
+    Raises `Unreachable`, or `Misconfigured` where trying again cannot help.
+    """
+    url = URL(settings.url.get_secret_value())
+    if "heartbeat" not in url.query:
+        url = url.update_query(heartbeat=settings.heartbeat_seconds)
+    try:
+        connection = await aio_pika.connect(
+            url,
+            timeout=settings.connect_timeout_seconds,
+            client_properties={"connection_name": name},
+            connection_class=_Connection,
+        )
+    except (AMQPError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        raise explain(error, url) from error
+    try:
+        yield connection
+    finally:
+        # A frozen broker would never answer the farewell.
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                await connection.close()
+
+
+async def open_channel(connection: AbstractConnection) -> Channel:
+    """A channel of aiormq's, with confirms, where a returned message fails its publish."""
+    channel = connection.channel(publisher_confirms=True, on_return_raises=True)
+    await channel.initialize()
+    return cast(Channel, await channel.get_underlay_channel())
+
+
+async def closed(connection: AbstractConnection, channel: Channel) -> str:
+    """Wait for the end of the connection or channel; return why it came."""
+    assert connection.transport is not None
+    endings = {connection.transport.connection.closing, channel.closing}
+    try:
+        await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+        return next(
+            (str(error) or type(error).__name__ for error in map(_reason, endings) if error),
+            "the connection was closed",
+        )
+    finally:
+        for ending in endings:
+            ending.cancel()
+
+
+def _reason(ending: asyncio.Future[Any]) -> BaseException | None:
+    return ending.exception() if ending.done() and not ending.cancelled() else None
+
+
+async def is_blocked(connection: AbstractConnection) -> bool:
+    """Whether the broker takes no messages just now: a memory or disk alarm."""
+    assert connection.transport is not None
+    try:
+        async with asyncio.timeout(0.01):
+            await connection.transport.connection.ready()
+    except TimeoutError:
+        return True
+    return False
+
+
+async def keep_connected(settings: BrokerSettings, name: str, part: Part, serve: Serve) -> None:
+    """Serve one connection after the other, for ever.
+
+    Waits between attempts grow, with full jitter, and start over after each success. A setting that
+    cannot work is raised at first; once it has worked, it is an outage like any other.
+    """
+    attempt, has_worked = 0, False
+    while True:
+        try:
+            async with connect(settings, name) as connection:
+                await serve(connection)
+            reason = "the connection was closed"
+        except Misconfigured as error:
+            if not has_worked:
+                raise
+            reason = str(error)
+        except (Unreachable, AMQPError, OSError, TimeoutError) as error:
+            reason = str(error) or type(error).__name__
+        if part.ready:
+            attempt, has_worked = 0, True
+        part.down(reason)
+        attempt += 1
+        await asyncio.sleep(RECONNECT.delay(attempt))
+
+
+def explain(error: BaseException, url: URL) -> Unreachable | Misconfigured:
+    """One sentence for a broker that could not be used, without its password."""
+    where = str(url.with_password("***").with_query(None) if url.password else url.with_query(None))
+    if isinstance(error, AuthenticationError | ProbableAuthenticationError):
+        return Misconfigured(
+            f"RabbitMQ refuses the account or its password ({where}). "
+            "Set WORKER_BROKER__URL to an account that may log in"
+        )
+    if isinstance(error, ConnectionNotAllowed):
+        return Misconfigured(
+            f"RabbitMQ refuses the virtual host ({where}): {error}. "
+            "Make it with rabbitmqctl add_vhost and grant it with rabbitmqctl set_permissions"
+        )
+    reason = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+    return Unreachable(
+        f"RabbitMQ cannot be reached ({where}): {reason or type(error).__name__}. "
+        "Start it, or set WORKER_BROKER__URL"
+    )

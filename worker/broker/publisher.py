@@ -1,0 +1,219 @@
+"""Publishes whole groups, in order, each message confirmed by the broker.
+
+`publish` returns when the broker has everything. It never gives up: a lost connection, a missing
+confirm, a refusal or a returned message are waited out and published again. What comes again may
+come twice, never in another order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+from weakref import WeakValueDictionary
+
+import structlog
+from aio_pika.abc import AbstractConnection
+from aiormq.channel import Channel
+from aiormq.exceptions import AMQPError, DeliveryError, PublishError
+from pamqp.commands import Basic
+
+from worker.broker.connection import closed, is_blocked, open_channel
+from worker.broker.topology import Topology
+from worker.messages import Publication, new_id
+from worker.retry import RECONNECT
+from worker.telemetry.health import Part
+
+log = structlog.get_logger(__name__)
+
+BLOCKED_CHECK_SECONDS = 1.0
+PERSISTENT = 2
+
+MAX_SHORT_STRING = 255
+"""Bytes of an AMQP short string."""
+
+_ACTIVE_HEADERS = frozenset({"CC", "BCC"})
+_KEPT_PROPERTIES = (
+    "content_type",
+    "content_encoding",
+    "priority",
+    "correlation_id",
+    "reply_to",
+    "message_id",
+    "timestamp",
+    "message_type",
+    "app_id",
+)
+
+
+class Publisher:
+    """Publishes for as long as it is served with connections."""
+
+    def __init__(
+        self, topology: Topology, part: Part, *, confirm_timeout_seconds: float = 30
+    ) -> None:
+        self._topology = topology
+        self._part = part
+        self._confirm_timeout_seconds = confirm_timeout_seconds
+        self._channel: Channel | None = None
+        self._connected = asyncio.Event()
+        self._renew = asyncio.Event()
+        self._blocked = False
+        self._attempt_ids = count()
+        self._prefix = new_id()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def serve(self, connection: AbstractConnection) -> None:
+        """Make the connection usable by `publish` until it ends."""
+        await self._topology.ensure(connection)
+        self._renew.clear()
+        self._channel = await open_channel(connection)
+        self._connected.set()
+        self._part.up()
+        endings = [
+            asyncio.ensure_future(closed(connection, self._channel)),
+            asyncio.ensure_future(self._renew.wait()),
+        ]
+        watch = asyncio.create_task(self._watch_blocked(connection))
+        try:
+            await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+            ended = endings[0]
+            raise AMQPError(ended.result() if ended.done() else "messages were not accepted")
+        finally:
+            self._connected.clear()
+            self._channel = None
+            for task in (*endings, watch):
+                task.cancel()
+            await asyncio.gather(*endings, watch, return_exceptions=True)
+
+    async def publish(self, publications: Sequence[Publication]) -> None:
+        """Publish all, in order; return when the broker has confirmed each.
+
+        After a failure everything from the first unconfirmed message on is published again: what
+        followed it may already have arrived, and must not stay ahead of it.
+        """
+        rest, attempt = list(publications), 0
+        while rest:
+            await self._connected.wait()
+            channel = self._channel
+            if channel is None:
+                continue
+            confirmed, fault = await self._publish_once(channel, rest)
+            rest = rest[confirmed:]
+            if fault is None:
+                if attempt and self._channel is channel and not self._blocked:
+                    self._part.up()
+                continue
+            attempt = 1 if confirmed else attempt + 1
+            log.warning("publishing again", messages=len(rest), reason=str(fault) or repr(fault))
+            self._doubt(channel, fault)
+            await asyncio.sleep(RECONNECT.delay(attempt))
+
+    async def _publish_once(
+        self, channel: Channel, publications: Sequence[Publication]
+    ) -> tuple[int, Exception | None]:
+        """How many of the first ones were confirmed, and what became of the next."""
+        sends = [asyncio.ensure_future(self._send(channel, each)) for each in publications]
+        try:
+            results = await asyncio.gather(*sends, return_exceptions=True)
+        finally:
+            for send in sends:
+                send.cancel()
+        for number, result in enumerate(results):
+            if isinstance(result, Exception):
+                return number, result
+            if isinstance(result, BaseException):  # the channel's end cancels its publishes
+                return number, ConnectionError("the channel was closed")
+        return len(results), None
+
+    async def _send(self, channel: Channel, publication: Publication) -> None:
+        properties = self._properties(publication)
+        if publication.copy_of is None:
+            properties.message_id = f"{self._prefix}-{next(self._attempt_ids)}"
+            await self._send_with(channel, publication, properties)
+            return
+        # aiormq matches a returned message by its message_id. A dead letter keeps the one it came
+        # with, which may be the command's identity; so of two with the same, the second waits.
+        lock = self._locks.setdefault(str(properties.message_id), asyncio.Lock())
+        async with lock:
+            await self._send_with(channel, publication, properties)
+
+    async def _send_with(
+        self, channel: Channel, publication: Publication, properties: Basic.Properties
+    ) -> None:
+        try:
+            await channel.basic_publish(
+                publication.body,
+                exchange=publication.exchange,
+                routing_key=publication.routing_key,
+                properties=properties,
+                mandatory=True,
+                timeout=self._confirm_timeout_seconds,
+                wait=False,
+            )
+        except PublishError:
+            if publication.needs_queue:
+                raise
+
+    def _doubt(self, channel: Channel, fault: Exception) -> None:
+        """What a failed publish means for the connection."""
+        if isinstance(fault, PublishError):
+            # No queue takes it: declaring the topology again, on a new connection, mends that.
+            key = getattr(fault.frame, "routing_key", "?")
+            self._part.down(f"a message to {key!r} was returned: no queue takes it")
+            self._renew.set()
+        elif isinstance(fault, DeliveryError):
+            self._part.down("the broker refuses messages: a queue is full, or its leader is lost")
+        elif isinstance(fault, TimeoutError) and not self._blocked:
+            self._renew.set()
+        if channel.is_closed:
+            self._renew.set()
+
+    async def _watch_blocked(self, connection: AbstractConnection) -> None:
+        while True:
+            await asyncio.sleep(BLOCKED_CHECK_SECONDS)
+            blocked = await is_blocked(connection)
+            if blocked:
+                self._part.down("the broker takes no messages: its memory or disk alarm is set")
+            elif self._blocked:
+                self._part.up()
+            self._blocked = blocked
+
+    def _properties(self, publication: Publication) -> Basic.Properties:
+        if publication.copy_of is not None:
+            return _copy(publication.copy_of, publication.headers)
+        correlation = publication.correlation_id
+        if correlation is not None and len(correlation.encode()) > MAX_SHORT_STRING:
+            correlation = None  # it stands in the event, too
+        return Basic.Properties(
+            content_type=publication.content_type,
+            message_type=publication.type,
+            correlation_id=correlation,
+            headers=dict(publication.headers),
+            timestamp=datetime.now(UTC),
+            delivery_mode=PERSISTENT,
+        )
+
+
+def _copy(original: Basic.Properties, headers: Mapping[str, Any]) -> Basic.Properties:
+    """The original's properties with further headers.
+
+    Left out is what would move, expire or fail the copy: `expiration`, `user_id`, `cluster_id` and
+    the headers of sender-selected distribution.
+    """
+    kept = {name: getattr(original, name) for name in _KEPT_PROPERTIES}
+    theirs = {
+        name: value
+        for name, value in (original.headers or {}).items()
+        if name not in _ACTIVE_HEADERS
+    }
+    copied = Basic.Properties(delivery_mode=PERSISTENT, headers={**theirs, **headers}, **kept)
+    try:
+        copied.marshal()
+    except (ValueError, TypeError, struct.error, OverflowError):
+        # What could be decoded may still not be written again; the body is what matters.
+        return Basic.Properties(delivery_mode=PERSISTENT, headers=dict(headers))
+    return copied

@@ -1,0 +1,165 @@
+"""Names and arguments of all exchanges and queues, each from one place.
+
+Everything is declared explicitly, defaults of the broker included: they changed between versions
+(the delivery limit of quorum queues is 20 since RabbitMQ 4.0 and was none before).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.exceptions import (
+    ChannelAccessRefused,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
+
+from worker.errors import Misconfigured
+from worker.settings import BrokerSettings
+
+log = structlog.get_logger(__name__)
+
+DAY_MILLISECONDS = 86_400_000
+SEGMENT_BYTES = 50_000_000
+"""A stream is cut in whole segments, so its bounds hold to about this much."""
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The broker's objects of one namespace."""
+
+    namespace: str
+    settings: BrokerSettings
+
+    @property
+    def commands(self) -> str:
+        """Name of the exchange, and of the queue, that commands go to."""
+        return f"{self.namespace}.commands"
+
+    @property
+    def events(self) -> str:
+        """Name of the exchange that events go to, and of the stream that keeps them."""
+        return f"{self.namespace}.events"
+
+    @property
+    def dead_letters(self) -> str:
+        """Name of the queue of dead letters."""
+        return f"{self.namespace}.dead-letters"
+
+    @property
+    def queues(self) -> dict[str, dict[str, Any]]:
+        """Every queue with its arguments, in the order of declaration.
+
+        What receives stands before what sends, so that nothing is lost meanwhile.
+        """
+        s = self.settings
+        return {
+            self.dead_letters: {
+                "x-queue-type": "quorum",
+                "x-message-ttl": round(s.dead_letters_retention_days * DAY_MILLISECONDS),
+                "x-max-length-bytes": s.dead_letters_max_bytes,
+                "x-overflow": "reject-publish",
+            },
+            self.events: {
+                "x-queue-type": "stream",
+                "x-max-age": f"{round(s.events_retention_days * 86_400)}s",
+                "x-max-length-bytes": s.events_max_bytes,
+                "x-stream-max-segment-size-bytes": SEGMENT_BYTES,
+            },
+            self.commands: {
+                "x-queue-type": "quorum",
+                "x-delivery-limit": s.delivery_limit,
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": self.dead_letters,
+                # The broker's own dead-lettering may otherwise lose a message.
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+                "x-max-length-bytes": s.commands_max_bytes,
+            },
+        }
+
+    @property
+    def bindings(self) -> dict[str, str]:
+        """Which exchange each bound queue is bound to, with `#`."""
+        return {self.commands: self.commands, self.events: self.events}
+
+    async def ensure(self, connection: AbstractConnection) -> None:
+        """Declare everything, or with `declare=false` check that it exists.
+
+        Raises `Misconfigured` with the argument that differs, the object that is missing or the
+        right that the account lacks, and what mends it.
+        """
+        for exchange in (self.events, self.commands):
+            await self._try("exchange", exchange, connection, self._exchange, exchange)
+        for queue, arguments in self.queues.items():
+            await self._try("queue", queue, connection, self._queue, queue, arguments)
+
+    async def _exchange(self, channel: AbstractChannel, name: str) -> None:
+        if self.settings.declare:
+            await channel.declare_exchange(name, "topic", durable=True)
+        else:
+            await channel.get_exchange(name, ensure=True)
+
+    async def _queue(
+        self, channel: AbstractChannel, name: str, arguments: Mapping[str, Any]
+    ) -> None:
+        if not self.settings.declare:
+            await channel.get_queue(name, ensure=True)
+            return
+        queue = await channel.declare_queue(name, durable=True, arguments=dict(arguments))
+        if name in self.bindings:
+            await queue.bind(self.bindings[name], "#")
+
+    async def _try(
+        self, kind: str, name: str, connection: AbstractConnection, declare: Any, *args: Any
+    ) -> None:
+        # A channel of its own: a refused declaration closes the channel.
+        try:
+            async with connection.channel() as channel:
+                await declare(channel, *args)
+        except ChannelPreconditionFailed as error:
+            raise Misconfigured(_differs(kind, name, str(error))) from error
+        except ChannelNotFoundEntity as error:
+            raise Misconfigured(
+                f"The {kind} {name!r} does not exist and WORKER_BROKER__DECLARE=false forbids to "
+                "make it. Let an administrator run the worker once with "
+                "WORKER_BROKER__DECLARE=true"
+            ) from error
+        except ChannelAccessRefused as error:
+            raise Misconfigured(
+                f"The broker account may not declare the {kind} {name!r}: {error}. Grant it the "
+                "configure right (rabbitmqctl set_permissions), or have an administrator declare "
+                "everything and set WORKER_BROKER__DECLARE=false"
+            ) from error
+
+
+def _differs(kind: str, name: str, reply: str) -> str:
+    found = re.search(
+        r"inequivalent arg '(?P<arg>[^']+)'.*?received (?P<ours>.+?) but current is (?P<theirs>.+)",
+        reply,
+        re.DOTALL,
+    )
+    what = (
+        f"{found['arg']} is {found['theirs'].strip()}, this worker declares {found['ours'].strip()}"
+        if found
+        else reply
+    )
+    setting = found and _SETTING_OF.get(found["arg"])
+    mend = f"Set {setting} to what is there, or drain" if setting else "Drain"
+    return (
+        f"The {kind} {name!r} exists with other arguments: {what}. {mend} and delete it "
+        f"(rabbitmqctl delete_{kind} {name}) so that it is made anew"
+    )
+
+
+_SETTING_OF = {
+    "x-delivery-limit": "WORKER_BROKER__DELIVERY_LIMIT",
+    "x-max-age": "WORKER_BROKER__EVENTS_RETENTION_DAYS",
+    "x-message-ttl": "WORKER_BROKER__DEAD_LETTERS_RETENTION_DAYS",
+    "x-max-length-bytes": "the WORKER_BROKER__…_MAX_BYTES setting of this queue",
+}

@@ -1,0 +1,211 @@
+"""Create, update and delete, written once for all entities.
+
+`prepare` finds the rows that a group of commands needs with one statement a kind; the handlers then
+work on what is in memory, and one flush writes what they changed. Every rule that a race could
+break is a constraint of the database as well; `explain` turns its violation into the same refusal.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Index, Table, UniqueConstraint
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from worker.database.base import Row
+from worker.errors import Conflict, NotFound, Refusal, VersionMismatch
+from worker.messages import Command, Event, utc_now
+from worker.registry import Entity, Key, Payload, Reference, Verb
+from worker.work import Work
+
+
+def crud_entity(
+    *,
+    name: str,
+    model: type[Row],
+    create: type[Payload],
+    update: type[Payload],
+    target: type[Key] = Key,
+    ignore_case: frozenset[str] = frozenset(),
+    natural_key: str | None = None,
+    references: tuple[Reference, ...] = (),
+    deletable: Callable[[AsyncSession, Any], Awaitable[None]] | None = None,
+    verbs: Mapping[str, Verb] | None = None,
+) -> Entity:
+    """An entity that can be created, updated and deleted; `verbs` adds its own ones.
+
+    `create` and `update` are the models of the commands' data. For the rest see `Entity`.
+    """
+    return Entity(
+        name=name,
+        model=model,
+        target=target,
+        ignore_case=ignore_case,
+        natural_key=natural_key,
+        references=references,
+        deletable=deletable,
+        prepare=prepare,
+        explain=explain,
+        verbs={
+            "create": Verb(create_row, create, targeted=False, batched=True),
+            "update": Verb(update_row, update, batched=True),
+            "delete": Verb(delete_row, batched=True),
+            **(verbs or {}),
+        },
+    )
+
+
+async def prepare(work: Work, commands: Sequence[Command]) -> None:
+    """Find the rows that these commands of one entity need."""
+    entity = work.registry[commands[0].entity]
+    targets: dict[str, list[Any]] = defaultdict(list)
+    uniques: dict[str, list[Any]] = defaultdict(list)
+    references: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    for command in commands:
+        if command.target is not None:
+            targets[command.target.field].append(command.target.value)
+        if command.data is None:
+            continue
+        for field in command.data.model_fields_set.intersection(entity.keys):
+            uniques[field].append(getattr(command.data, field))
+        for reference in entity.references:
+            field, value = _referenced(reference, command.data)
+            if field:
+                references[reference.entity][field].append(value)
+    rows = work.rows(entity)
+    await rows.load(targets, lock=True)
+    await rows.load(uniques, lock=False)
+    for name, wanted in references.items():
+        await work.rows(work.registry[name]).load(wanted, lock=False)
+
+
+async def create_row(work: Work, command: Command) -> Event:
+    """Add a row; refuse unique values that are taken and references to nothing."""
+    entity = work.registry[command.entity]
+    values = await _resolve(work, entity, command.data, dict(command.data))
+    await _refuse_taken(work, entity, values, None)
+    now = utc_now()
+    row = entity.model(**values, version=1, created_on=now, updated_on=now)
+    work.session.add(row)
+    work.rows(entity).add(row)
+    return Event(f"{entity.name}.created", row)
+
+
+async def update_row(work: Work, command: Command) -> Event:
+    """Change the fields that are given, and nothing else."""
+    entity = work.registry[command.entity]
+    row = await _target(work, entity, command)
+    given = {name: getattr(command.data, name) for name in command.data.model_fields_set}
+    values = await _resolve(work, entity, command.data, given)
+    await _refuse_taken(work, entity, values, row)
+    rows = work.rows(entity)
+    if renamed := values.keys() & set(entity.keys):
+        rows.remove(row)
+    for name, value in values.items():
+        setattr(row, name, value)
+    if renamed:
+        rows.add(row)
+    row.version += 1
+    row.updated_on = utc_now()
+    return Event(f"{entity.name}.updated", row)
+
+
+async def delete_row(work: Work, command: Command) -> Event:
+    """Remove a row, where its entity allows it; the event shows the row as it was."""
+    entity = work.registry[command.entity]
+    row = await _target(work, entity, command)
+    if entity.deletable is not None:
+        await entity.deletable(work.session, row)
+    await work.session.delete(row)
+    work.rows(entity).remove(row)
+    return Event(f"{entity.name}.deleted", row)
+
+
+async def _target(work: Work, entity: Entity, command: Command) -> Any:
+    assert command.target is not None
+    row = await work.rows(entity).target(command.target)
+    await work.settle(row)
+    expected = command.expected_version
+    if expected is not None and row.version != expected:
+        raise VersionMismatch(
+            f"{entity.name} {row.id} is at version {row.version}, not {expected}; "
+            "read it again and decide anew",
+            pointer="/expected_version",
+        )
+    return row
+
+
+def _referenced(reference: Reference, data: Any) -> tuple[str, Any]:
+    """The unique field and value that name the other row; an empty field if none is named."""
+    if reference.name in data.model_fields_set:
+        target = getattr(data, reference.name).to_target()
+        return target.field, target.value
+    if reference.field in data.model_fields_set:
+        return "id", getattr(data, reference.field)
+    return "", None
+
+
+async def _resolve(work: Work, entity: Entity, data: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """The row's values, with every reference turned into the id of a row that exists."""
+    for reference in entity.references:
+        values.pop(reference.name, None)
+        field, value = _referenced(reference, data)
+        if not field:
+            continue
+        other = await work.rows(work.registry[reference.entity]).find(field, value)
+        if other is None:
+            member = reference.name if reference.name in data.model_fields_set else reference.field
+            raise NotFound(
+                f"there is no {reference.entity} with {field} {value!r}",
+                pointer=f"/data/{member}",
+            )
+        await work.settle(other)  # a new row has its id only then
+        values[reference.field] = other.id
+    return values
+
+
+async def _refuse_taken(
+    work: Work, entity: Entity, values: Mapping[str, Any], row: Row | None
+) -> None:
+    rows = work.rows(entity)
+    for field in entity.keys:
+        value = values.get(field)
+        if value is None:
+            continue
+        other = await rows.find(field, value)
+        if other is not None and other is not row:
+            raise _taken(entity, field, value)
+        if other is None and rows.is_freed(field, value):
+            await work.flush()
+
+
+def _taken(entity: Entity, field: str, value: Any) -> Conflict:
+    return Conflict(
+        f"the {field} {value!r} is taken by another {entity.name}", pointer=f"/data/{field}"
+    )
+
+
+def explain(entity: Entity, command: Command, constraint: str) -> Refusal | None:
+    """What the violation of a constraint means to the sender, if it means anything.
+
+    Unique constraints and foreign keys are violated where another transaction came between the look
+    and the write.
+    """
+    table = entity.model.__table__
+    assert isinstance(table, Table)
+    for unique in (*table.constraints, *table.indexes):
+        if isinstance(unique, UniqueConstraint | Index) and unique.name == constraint:
+            for column in unique.columns:
+                if column.key in entity.keys and command.data is not None:
+                    return _taken(entity, column.key, getattr(command.data, column.key))
+    for reference in entity.references:
+        for key in table.foreign_key_constraints:
+            if key.name == constraint and reference.field in key.columns:
+                return NotFound(
+                    f"the {reference.entity} no longer exists", pointer=f"/data/{reference.name}"
+                )
+    if command.verb == "delete" and constraint.startswith("fk_"):
+        return Conflict(f"the {entity.name} is still in use", pointer="/target")
+    return None

@@ -1,0 +1,154 @@
+"""The async engine, its pool, and what the worker asks the database about itself."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+from worker.database.base import Base
+from worker.errors import Misconfigured, Unreachable
+from worker.settings import DatabaseSettings
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+def make_engine(settings: DatabaseSettings, *, name: str = "worker") -> AsyncEngine:
+    """An engine with a pool as the settings say; connects at first use."""
+    milliseconds = {
+        "statement_timeout": settings.statement_timeout_seconds,
+        "lock_timeout": settings.lock_timeout_seconds,
+        "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout_seconds,
+    }
+    return create_async_engine(
+        settings.url.get_secret_value(),
+        pool_size=settings.pool_size,
+        max_overflow=settings.max_overflow,
+        pool_timeout=settings.pool_timeout_seconds,
+        hide_parameters=True,  # what users send does not reach the log
+        pool_recycle=settings.pool_recycle_seconds,
+        connect_args={
+            "timeout": settings.connect_timeout_seconds,
+            # Longer than any statement may run: only a server that answers nothing runs into it.
+            "command_timeout": settings.statement_timeout_seconds + 5,
+            # Kept by the server, for a client that is no longer there to give up.
+            "server_settings": {
+                "application_name": name,
+                **{key: str(round(value * 1000)) for key, value in milliseconds.items()},
+            },
+        },
+    )
+
+
+def make_sessions(engine: AsyncEngine) -> Sessions:
+    """Sessions whose rows stay readable after the commit."""
+    return async_sessionmaker(engine, expire_on_commit=False)
+
+
+def alembic_config(database_url: str | None = None) -> Config:
+    """Alembic's configuration for the migrations that belong to this code."""
+    package = Path(__file__).parents[1]
+    checkout = package.parent / "alembic"
+    config = Config()
+    config.set_main_option(
+        "script_location", str(checkout if checkout.is_dir() else package / "_alembic")
+    )
+    config.set_main_option("path_separator", "os")
+    if database_url is not None:
+        config.attributes["database_url"] = database_url
+    return config
+
+
+async def check_schema(engine: AsyncEngine) -> None:
+    """Raise `Misconfigured` unless the schema is at this code's head and may be used.
+
+    Raises `Unreachable` when the database cannot be asked.
+    """
+    heads = set(ScriptDirectory.from_config(alembic_config()).get_heads())
+
+    def current(connection: Connection) -> set[str]:
+        return set(MigrationContext.configure(connection).get_current_heads())
+
+    try:
+        async with engine.connect() as connection:
+            found = await connection.run_sync(current)
+            lacking = (await connection.scalars(_LACKING, _tables_of(found == heads))).all()
+    except (SQLAlchemyError, OSError) as error:
+        raise explain(error, engine) from error
+    if found != heads:
+        at = f"is at {', '.join(sorted(found))}" if found else "is empty"
+        raise Misconfigured(
+            f"The database schema {at}, this worker needs {', '.join(sorted(heads))}. "
+            "Bring it there with: worker migrate"
+        )
+    if lacking:
+        raise Misconfigured(
+            f"The database account may not read and write: {', '.join(lacking)}. As the owner run: "
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(lacking)} TO the_account"
+        )
+
+
+_LACKING = text(
+    "SELECT name FROM unnest(CAST(:tables AS text[])) AS name"
+    " WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')"
+    " AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))"
+)
+
+
+def _tables_of(schema_is_current: bool) -> dict[str, list[str]]:
+    return {"tables": sorted(Base.metadata.tables) if schema_is_current else []}
+
+
+def explain(error: BaseException, engine: AsyncEngine) -> Unreachable | Misconfigured:
+    """One sentence for a database that could not be used, without its password."""
+    where = make_url(engine.url).render_as_string(hide_password=True)
+    code = _sqlstate(error)
+    match code:
+        case "28P01" | "28000":
+            return Misconfigured(
+                f"PostgreSQL refuses the account or its password ({where}). "
+                "Set WORKER_DATABASE__URL to an account that may log in"
+            )
+        case "3D000":
+            return Misconfigured(
+                f"PostgreSQL has no such database ({where}). "
+                "Create it with `createdb`, or set WORKER_DATABASE__URL to one that exists"
+            )
+        case "42501":
+            return Misconfigured(
+                f"The database account lacks a right ({where}): {_first_line(error)}. "
+                "Grant it, or set WORKER_DATABASE__URL to an account that has it"
+            )
+    return Unreachable(
+        f"PostgreSQL cannot be reached ({where}): {_first_line(error)}. "
+        "Start it, or set WORKER_DATABASE__URL"
+    )
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    while error is not None:
+        code: Any = getattr(error, "sqlstate", None)
+        if code:
+            return str(code)
+        error = getattr(error, "orig", None) or error.__cause__
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    if isinstance(error, TimeoutError | asyncio.TimeoutError):
+        return "no answer in time"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,182 @@
+"""The ledger: which commands were done, and what was answered.
+
+A row is written in the transaction of the change itself. So it says at once whether a command took
+effect (exactly once), what the answer was (a duplicate gets the same event), and what became of a
+COMMIT whose reply was lost. The command stays unacknowledged until its event is confirmed: the
+unacknowledged command is the outbox, and the ledger holds the event that it still owes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import (
+    ARRAY,
+    CheckConstraint,
+    DateTime,
+    LargeBinary,
+    String,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    delete,
+    func,
+    select,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from worker.database.base import Base
+from worker.database.engine import Sessions
+from worker.messages import Answer
+
+log = structlog.get_logger(__name__)
+
+DONE, REFUSED, DEAD_LETTERED = "done", "refused", "dead_lettered"
+
+
+class LedgerRow(Base):
+    """What became of one command."""
+
+    __tablename__ = "command_ledger"
+    __table_args__ = (
+        CheckConstraint("octet_length(digest) = 32", name="digest_is_sha256"),
+        CheckConstraint(
+            f"outcome IN ('{DONE}', '{REFUSED}', '{DEAD_LETTERED}')", name="outcome_known"
+        ),
+    )
+
+    command_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary)
+    outcome: Mapped[str] = mapped_column(String(20))
+    event_id: Mapped[str] = mapped_column(Uuid(as_uuid=False))
+    event_type: Mapped[str] = mapped_column(Text)
+    # Text and not jsonb: a duplicate gets the very same bytes.
+    event_body: Mapped[str] = mapped_column(Text)
+    # Indexed: retention and `republish --since` look by time.
+    recorded_on: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now(), index=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the ledger."""
+
+    command_id: str
+    digest: bytes
+    outcome: str
+    answer: Answer
+    recorded_on: datetime | None = None
+
+
+class LedgerRace(Exception):
+    """Another transaction recorded one of these commands first; nothing was written."""
+
+
+# Statements on the table, not the class: the ORM would take the insert for one of its own.
+_table = Base.metadata.tables[LedgerRow.__tablename__]
+_ledger = _table.c
+_STORED = ("command_id", "digest", "outcome", "event_id", "event_type", "event_body")
+
+# Arrays keep the text of a statement the same for every size of group, so it is prepared once.
+_BY_IDS = select(*_ledger).where(_ledger.command_id == any_(bindparam("ids", type_=ARRAY(Text))))
+_VALUES = (
+    func.unnest(*(bindparam(name, type_=ARRAY(_ledger[name].type)) for name in _STORED))
+    .table_valued(*_STORED, name="entry")
+    .render_derived()
+)
+_INSERT = insert(_table).from_select(_STORED, select(*_VALUES.c))
+# A dead-lettered command had no effect, so it may be tried again, by a redrive; all else is final.
+_RECORD = _INSERT.on_conflict_do_update(
+    index_elements=[_ledger.command_id],
+    set_={name: _INSERT.excluded[name] for name in _STORED[1:]} | {"recorded_on": func.now()},
+    where=_ledger.outcome == DEAD_LETTERED,
+).returning(_ledger.command_id)
+
+
+async def lookup(session: AsyncSession, command_ids: Sequence[str]) -> dict[str, Entry]:
+    """The entries that exist for these commands, in one statement."""
+    if not command_ids:
+        return {}
+    rows = await session.execute(_BY_IDS, {"ids": list(command_ids)})
+    return {
+        row.command_id: Entry(
+            row.command_id,
+            row.digest,
+            row.outcome,
+            Answer(row.event_id, row.event_type, row.event_body.encode()),
+            row.recorded_on,
+        )
+        for row in rows
+    }
+
+
+async def record(session: AsyncSession, entries: Sequence[Entry]) -> None:
+    """Write the entries, in one statement; raise `LedgerRace` when one is there already."""
+    if not entries:
+        return
+    values = {
+        "command_id": [entry.command_id for entry in entries],
+        "digest": [entry.digest for entry in entries],
+        "outcome": [entry.outcome for entry in entries],
+        "event_id": [entry.answer.id for entry in entries],
+        "event_type": [entry.answer.type for entry in entries],
+        "event_body": [entry.answer.body.decode() for entry in entries],
+    }
+    written = (await session.execute(_RECORD, values)).all()
+    if len(written) != len(entries):
+        raise LedgerRace
+
+
+async def prune(session: AsyncSession, older_than: timedelta, *, batch: int = 1_000) -> int:
+    """Forget at most `batch` commands of that age; return how many.
+
+    Small batches and skipped locks keep it out of the way of commands, and let several workers
+    prune at once.
+    """
+    old = (
+        select(_ledger.command_id)
+        .where(_ledger.recorded_on < func.now() - older_than)
+        .order_by(_ledger.recorded_on)
+        .limit(batch)
+        .with_for_update(skip_locked=True)
+    )
+    gone = delete(_table).where(_ledger.command_id.in_(old))
+    return len((await session.execute(gone.returning(_ledger.command_id))).all())
+
+
+async def keep_pruned(
+    sessions: Sessions,
+    retention: timedelta,
+    *,
+    every_seconds: float = 600,
+    batch: int = 1_000,
+    pause_seconds: float = 0.1,
+) -> None:
+    """Forget what is older than the retention, for ever: batch after batch, then a long rest.
+
+    A database that is away is left to others to notice.
+    """
+    while True:
+        forgotten = 0
+        try:
+            while True:
+                async with sessions.begin() as session:
+                    count = await prune(session, retention, batch=batch)
+                forgotten += count
+                if count < batch:
+                    break
+                await asyncio.sleep(pause_seconds)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("the ledger was not pruned", reason=str(error).splitlines()[0])
+        if forgotten:
+            log.info("ledger pruned", commands=forgotten)
+        await asyncio.sleep(every_seconds)

@@ -1,0 +1,101 @@
+"""Users: a unique name, a unique address, perhaps a rating."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, Field
+from sqlalchemy import CheckConstraint, Double, Index, String, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column, relationship, with_parent
+
+from worker.crud import crud_entity
+from worker.database.base import Row
+from worker.errors import Conflict
+from worker.registry import Key, Payload, Text, omitted
+
+if TYPE_CHECKING:
+    from worker.entities.order import Order
+
+
+class User(Row):
+    """A person who can order."""
+
+    __tablename__ = "users"
+
+    username: Mapped[str] = mapped_column(String(150), unique=True)
+    email: Mapped[str] = mapped_column(String(254))
+    rating: Mapped[float | None] = mapped_column(Double)
+
+    orders: Mapped[list[Order]] = relationship(back_populates="user", passive_deletes="all")
+
+    __table_args__ = (
+        *Row.rules(),
+        # Two addresses that differ only in case reach the same mailbox.
+        Index("uq_users_email_lower", func.lower(email), unique=True),
+        CheckConstraint("char_length(username) >= 1", name="username_not_empty"),
+        CheckConstraint("char_length(email) >= 3", name="email_not_empty"),
+        # JSON has no way to write these, so no event could carry them.
+        CheckConstraint("rating NOT IN ('NaN', 'Infinity', '-Infinity')", name="rating_finite"),
+    )
+
+
+def _valid_address(value: str) -> str:
+    try:
+        # Deliverability is the network's to know; an intranet's own names are valid here.
+        validate_email(value, check_deliverability=False, globally_deliverable=False)
+    except EmailNotValidError as error:
+        raise ValueError(f"is not a valid e-mail address: {error}") from None
+    return value
+
+
+Username = Annotated[Text, Field(max_length=150)]
+Email = Annotated[Text, Field(max_length=254), AfterValidator(_valid_address)]
+Rating = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class UserKey(Key):
+    """Names a user."""
+
+    username: Username = omitted()
+    email: Email = omitted()
+
+
+class UserCreate(Payload):
+    """The values of a new user."""
+
+    username: Username
+    email: Email
+    rating: Rating | None = None
+
+
+class UserUpdate(Payload):
+    """The fields of a user to change."""
+
+    username: Username = omitted()
+    email: Email = omitted()
+    rating: Rating | None = None
+
+
+async def _has_no_orders(session: AsyncSession, user: User) -> None:
+    orders = select(func.count()).where(with_parent(user, User.orders))
+    count = await session.scalar(orders)
+    if count:
+        raise Conflict(
+            f"user {user.id} still has {count} {'order' if count == 1 else 'orders'}; "
+            "delete those first",
+            pointer="/target",
+        )
+
+
+USER = crud_entity(
+    name="user",
+    model=User,
+    create=UserCreate,
+    update=UserUpdate,
+    target=UserKey,
+    ignore_case=frozenset({"email"}),
+    natural_key="username",
+    deletable=_has_no_orders,
+)

@@ -1,0 +1,249 @@
+"""The small frozen values that travel between the steps of the pipeline.
+
+    Delivery ─▶ Command | Unusable ─▶ Job ─▶ Outcome (Done, Refused, DeadLetter, Retry, …)
+
+A command that was read is answered by one `Answer`: the result event, as published and as stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from os import urandom
+from time import time_ns
+from typing import Any, Protocol
+from uuid import UUID
+
+
+def utc_now() -> datetime:
+    """The time, with its zone."""
+    return datetime.now(UTC)
+
+
+class Source(Protocol):
+    """Where a delivery came from, and where it is settled."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the subscription is gone; the broker then delivers again by itself."""
+        ...
+
+    def settle(self, tag: int) -> None:
+        """Let the delivery be acknowledged; does nothing once closed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One AMQP message as it came, body untouched."""
+
+    body: bytes
+    tag: int
+    source: Source
+    message_id: str | None = None
+    type: str | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    content_encoding: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    delivery_count: int = 0
+    """How often the broker has delivered it before, as far as it counts."""
+    unreadable: str | None = None
+    """Why the AMQP properties could not be read, if they could not."""
+    properties: Any = None
+    """The AMQP properties in the form that `broker` keeps them in, for a dead letter's copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a command."""
+
+    pointer: str
+    """JSON pointer (RFC 6901) into the command, empty for the whole."""
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a command was not carried out, for its sender (RFC 9457)."""
+
+    code: str
+    detail: str
+    errors: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What is known of a message before its meaning is looked at."""
+
+    delivery: Delivery
+    id: str | None = None
+    type: str | None = None
+    """`<entity>.<verb>`, if the entity and the verb exist."""
+    key: str | None = None
+    """Commands with the same key take effect in the order delivered."""
+    digest: bytes = b""
+    """SHA-256 over what the command means; equal for equal commands."""
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """The W3C headers `traceparent` and `tracestate`, passed on to the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The row that a command is about: one unique field and its value."""
+
+    field: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A usable command."""
+
+    envelope: Envelope
+    entity: str
+    verb: str
+    data: Any = None
+    """The validated payload model of the entity and verb, `None` for a delete."""
+    target: Target | None = None
+    expected_version: int | None = None
+
+    @property
+    def type(self) -> str:
+        """`<entity>.<verb>`."""
+        return f"{self.entity}.{self.verb}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A message that is no usable command, and why."""
+
+    envelope: Envelope
+    problem: Problem
+
+
+Item = Command | Unusable
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a handler returns: something happened to a row.
+
+    `type` is the event's type such as `order.approved`; `row` the row it happened to, whose columns
+    become the event's data.
+    """
+
+    type: str
+    row: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A result event as published: the same id and the same bytes each time."""
+
+    id: str
+    type: str
+    body: bytes
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The command took effect."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The business said no."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """The command goes to the dead-letter queue, body untouched."""
+
+    answer: Answer
+    code: str
+    detail: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The attempt failed; another may succeed."""
+
+    reason: str
+    delay_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Not tried: an earlier command with the same key waits for its retry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """Undecided: the database was lost. What took effect is in the ledger; run it again later."""
+
+    reason: str
+
+
+Settled = Done | Refused | DeadLetter
+Outcome = Settled | Retry | Held | Away
+
+
+@dataclass(slots=True)
+class Job:
+    """An item on its way, with what its attempts so far have shown."""
+
+    item: Item
+    failures: int = 0
+    """Attempts, alone in their transaction, that its handler failed."""
+    losses: int = 0
+    """Attempts during which a connection to the database broke."""
+    since: datetime = field(default_factory=utc_now)
+
+    @property
+    def envelope(self) -> Envelope:
+        """Who sent what."""
+        return self.item.envelope
+
+    @property
+    def key(self) -> str | None:
+        """The ordering key, if there is one."""
+        return self.item.envelope.key
+
+
+def new_id() -> str:
+    """A fresh time-ordered identity: UUID version 7 (RFC 9562, section 5.7).
+
+    Time order keeps the ledger's index dense; random keys would scatter it.
+    """
+    value = (time_ns() // 1_000_000) << 80 | int.from_bytes(urandom(10), "big")
+    value = value & ~(0xF000 << 64) | 0x7000 << 64
+    value = value & ~(0xC000 << 48) | 0x8000 << 48
+    return str(UUID(int=value))
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One message to publish, in terms of the topology."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    content_type: str | None = None
+    type: str | None = None
+    correlation_id: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    needs_queue: bool = True
+    """Whether it is lost work if no queue takes it; a reply's asker may have gone."""
+    copy_of: Any = None
+    """AMQP properties to take over, in the form that `broker` keeps them in."""

@@ -1,0 +1,214 @@
+"""A group of commands in, one transaction, an outcome for each.
+
+A group can never change what a command does: where anything in it fails, all of it is rolled back
+and its halves run on their own, down to single commands. So only a command that fails alone is at
+fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+
+from worker.codec import Codec
+from worker.database import ledger
+from worker.database.engine import Sessions
+from worker.errors import Refusal
+from worker.messages import (
+    Away,
+    Command,
+    DeadLetter,
+    Held,
+    Job,
+    Outcome,
+    Problem,
+    Refused,
+    Retry,
+    utc_now,
+)
+from worker.registry import Registry
+from worker.retry import Backoff, Kind, classify, is_broken_connection
+from worker.transaction import Transaction, entry_for
+
+log = structlog.get_logger(__name__)
+
+# A connection that breaks under the same command this often puts the command itself in doubt …
+SUSPECT_LOSSES = 3
+# … and this often, alone and while the database is well, convicts it.
+MAX_LOSSES = 20
+
+
+class Processor:
+    """Carries commands out. Safe to call from several lanes at once.
+
+    `max_attempts` bounds the attempts at a command whose handler fails; `budget_seconds` is the age
+    at which a transaction takes no further command.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        registry: Registry,
+        codec: Codec,
+        *,
+        max_attempts: int,
+        backoff: Backoff,
+        budget_seconds: float,
+    ) -> None:
+        self._sessions = sessions
+        self._registry = registry
+        self._codec = codec
+        self._max_attempts = max_attempts
+        self._backoff = backoff
+        self._budget_seconds = budget_seconds
+
+    async def process(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """The outcome of each job, in order. Never raises but when cancelled."""
+        outcomes: list[Outcome] = []
+        held: set[str] = set()
+        while len(outcomes) < len(jobs):
+            batch = _distinct(jobs[len(outcomes) :])
+            outcomes += await self._together(batch, held)
+            outcomes = _nothing_after_a_loss(outcomes, len(jobs))
+        return outcomes
+
+    async def _together(self, jobs: Sequence[Job], held: set[str]) -> list[Outcome]:
+        """Run the jobs in one transaction if that goes well, else in smaller ones.
+
+        `held` collects the keys that wait for a retry; no later command with such a key may run.
+        """
+        ready = [job for job in jobs if job.key not in held]
+        ran = iter(await self._ready_together(ready, held)) if ready else iter(())
+        blocked = {id(job) for job in jobs} - {id(job) for job in ready}
+        return [Held() if id(job) in blocked else next(ran) for job in jobs]
+
+    async def _ready_together(self, jobs: list[Job], held: set[str]) -> list[Outcome]:
+        try:
+            outcomes = await self._transact(jobs)
+        except Exception as fault:
+            outcomes = await self._recover(jobs, fault, held)
+        outcomes = _nothing_after_a_loss(outcomes, len(jobs))
+        rest = jobs[len(outcomes) :]  # the transaction's time was up
+        return outcomes + (await self._together(rest, held) if rest else [])
+
+    async def _transact(self, jobs: Sequence[Job]) -> list[Outcome]:
+        async with self._sessions.begin() as session:
+            transaction = Transaction(session, self._registry, self._codec, self._budget_seconds)
+            return await transaction.run(jobs)
+
+    async def _recover(self, jobs: list[Job], fault: Exception, held: set[str]) -> list[Outcome]:
+        kind = classify(fault)
+        suspect = any(job.losses >= SUSPECT_LOSSES for job in jobs)
+        if kind is Kind.OUTAGE and not (suspect and len(jobs) > 1):
+            return await self._lose(jobs, fault)
+        if len(jobs) == 1:
+            outcome = await self._fail(jobs[0], fault, kind)
+            if isinstance(outcome, Retry) and jobs[0].key is not None:
+                held.add(jobs[0].key)
+            return [outcome]
+        middle = len(jobs) // 2
+        outcomes = await self._together(jobs[:middle], held)
+        outcomes = _nothing_after_a_loss(outcomes, len(jobs))
+        rest = jobs[len(outcomes) :]
+        return outcomes + (await self._together(rest, held) if rest else [])
+
+    async def _lose(self, jobs: Sequence[Job], fault: Exception) -> list[Outcome]:
+        # A server that says what ails it (disk full, read-only) is heard; a connection that just
+        # breaks may have been broken by the command.
+        if is_broken_connection(fault):
+            for job in jobs:
+                job.losses += 1
+        if len(jobs) == 1 and jobs[0].losses >= MAX_LOSSES:
+            return [await self._give_up(jobs[0], jobs[0].losses)]
+        return [Away(_summary(fault)) for _ in jobs]
+
+    async def _fail(self, job: Job, fault: Exception, kind: Kind) -> Outcome:
+        """A command failed alone: refuse it, try it again, or give it up."""
+        if isinstance(fault, ledger.LedgerRace):
+            return Retry("the same command was just done elsewhere", 0)
+        refusal = self._refusal(job, fault)
+        if refusal is not None:
+            return await self._refuse(job, refusal)
+        job.failures += 1
+        log.warning(
+            "attempt failed",
+            command=job.envelope.id,
+            type=job.envelope.type,
+            attempt=job.failures,
+            of=self._max_attempts,
+            reason=_summary(fault),
+            exc_info=fault if job.failures == 1 else None,
+        )
+        if kind is Kind.PERMANENT or job.failures >= self._max_attempts:
+            return await self._give_up(job, job.failures)
+        return Retry(_summary(fault), self._backoff.delay(job.failures))
+
+    def _refusal(self, job: Job, fault: Exception) -> Refusal | None:
+        """What a violated constraint means, for the entity of the command."""
+        if not isinstance(fault, IntegrityError) or not isinstance(job.item, Command):
+            return None
+        entity = self._registry[job.item.entity]
+        constraint = getattr(getattr(fault.orig, "__cause__", None), "constraint_name", None)
+        if entity.explain is None or not constraint:
+            return None
+        return entity.explain(entity, job.item, constraint)
+
+    async def _refuse(self, job: Job, refusal: Refusal) -> Outcome:
+        problem = Transaction.problem_of(refusal)
+        answer = self._codec.problem_answer(job.envelope, "rejected", problem, time=utc_now())
+        return await self._remember(job, Refused(answer))
+
+    async def _give_up(self, job: Job, attempts: int) -> Outcome:
+        times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        problem = Problem(
+            "failed",
+            f"The command failed in {times} and was set aside as a dead letter; "
+            "the service's log says why. Nothing of it took effect.",
+        )
+        answer = self._codec.problem_answer(job.envelope, "failed", problem, time=utc_now())
+        dead = DeadLetter(answer, problem.code, problem.detail, attempts)
+        return await self._remember(job, dead)
+
+    async def _remember(self, job: Job, outcome: Refused | DeadLetter) -> Outcome:
+        """Record, in a transaction of its own, a command that had no effect."""
+        entry = entry_for(job, outcome)
+        if entry is None:
+            return outcome
+        try:
+            async with self._sessions.begin() as session:
+                await ledger.record(session, [entry])
+        except ledger.LedgerRace:
+            return Retry("the same command was just done elsewhere", 0)
+        except Exception as fault:
+            if classify(fault) is Kind.OUTAGE:
+                return Away(_summary(fault))
+            return Retry(_summary(fault), self._backoff.delay(job.failures))
+        return outcome
+
+
+def _distinct(jobs: Sequence[Job]) -> Sequence[Job]:
+    """The jobs up to the first whose command id stands earlier among them.
+
+    A duplicate must find the first one in the ledger, so it comes in a later transaction.
+    """
+    seen: set[str] = set()
+    for index, job in enumerate(jobs):
+        id_ = job.envelope.id
+        if id_ in seen:
+            return jobs[:index]
+        if id_ is not None:
+            seen.add(id_)
+    return jobs
+
+
+def _nothing_after_a_loss(outcomes: list[Outcome], total: int) -> list[Outcome]:
+    """Where one job is undecided, those after it are too: one may have the same key."""
+    away = next((outcome for outcome in outcomes if isinstance(outcome, Away)), None)
+    return outcomes if away is None else outcomes + [away] * (total - len(outcomes))
+
+
+def _summary(fault: BaseException) -> str:
+    first = (str(fault).strip().splitlines() or [""])[0]
+    return f"{type(fault).__name__}: {first}"[:300]

@@ -1,0 +1,101 @@
+"""What becomes of a fault: wait for the database, try again, or give up. The only place that says.
+
+Kind.OUTAGE     the database is away: wait until it is back, count nothing
+Kind.TRANSIENT  another attempt may succeed: try again after a while, at most `max_attempts`
+Kind.PERMANENT  the same command would fail in the same way: give up at once
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from random import Random
+
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+_random = Random()  # noqa: S311 - spreads load, guards nothing
+
+
+class Kind(Enum):
+    """How a fault is treated."""
+
+    OUTAGE = "outage"
+    TRANSIENT = "transient"
+    PERMANENT = "permanent"
+
+
+# PostgreSQL, appendix A "Error Codes"; a class is the first two characters of a code.
+_OUTAGE_CLASSES = frozenset(
+    {
+        "08",  # connection exception
+        "28",  # invalid authorization: passwords are being changed
+        "3D",  # invalid catalog name: the database is being replaced
+        "53",  # insufficient resources: too many connections, disk full, out of memory
+        "57",  # operator intervention: shutdown, starting up (57014 below is not)
+        "58",  # system error: I/O
+    }
+)
+_OUTAGES = frozenset({"25006"})  # read_only_sql_transaction: a standby, before it is promoted
+_TRANSIENT = frozenset(
+    {
+        "57014",  # query_canceled: statement_timeout
+        "25P03",  # idle_in_transaction_session_timeout
+    }
+)
+_PERMANENT_CLASSES = frozenset(
+    {
+        "22",  # data exception
+        "23",  # integrity constraint violation that means nothing to the entity
+    }
+)
+
+
+def classify(fault: BaseException) -> Kind:
+    """The kind of a fault, by SQLSTATE and type.
+
+    A connection that breaks is an outage even where only one backend was ended: whether the
+    database is well is then asked, not guessed. What is not known to be permanent may pass.
+    """
+    if isinstance(fault, DBAPIError):
+        code = getattr(fault.orig, "sqlstate", None) or ""
+        if code in _TRANSIENT:
+            return Kind.TRANSIENT
+        if fault.connection_invalidated or code in _OUTAGES or code[:2] in _OUTAGE_CLASSES:
+            return Kind.OUTAGE
+        if isinstance(fault, IntegrityError) or code[:2] in _PERMANENT_CLASSES:
+            return Kind.PERMANENT
+        # asyncpg raises its interface errors, without a code, where a connection died under it.
+        return Kind.TRANSIENT if code else Kind.OUTAGE
+    if isinstance(fault, OSError | PoolTimeout):
+        return Kind.OUTAGE
+    return Kind.TRANSIENT
+
+
+def is_broken_connection(fault: BaseException) -> bool:
+    """Whether a connection that had been open broke, for whatever reason."""
+    if not isinstance(fault, DBAPIError):
+        return False
+    code = getattr(fault.orig, "sqlstate", None) or ""
+    return fault.connection_invalidated or code[:2] in ("", "08") or code.startswith("57P0")
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential backoff with full jitter.
+
+    The wait before attempt n + 1 is uniform between 0 and `min(cap, base * 2 ** (n - 1))` seconds
+    (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+    """
+
+    base_seconds: float
+    cap_seconds: float
+
+    def delay(self, attempt: int, *, random: Random = _random) -> float:
+        """Seconds to wait after the given attempt, the first being 1."""
+        bound = min(self.cap_seconds, self.base_seconds * 2 ** min(attempt - 1, 60))
+        return random.uniform(0, bound)
+
+
+RECONNECT = Backoff(base_seconds=0.5, cap_seconds=5)
+"""Waits between attempts to reach a server: back within 10 s of its return (guarantee G6)."""

@@ -1,0 +1,179 @@
+"""The composition root: builds the parts from the settings, starts them, stops them.
+
+consumer ─▶ codec ─▶ lanes ─▶ processor ─▶ publisher ─▶ consumer (acknowledge)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+
+import structlog
+
+from worker.answers import Answers
+from worker.broker.connection import keep_connected
+from worker.broker.consumer import Consumer
+from worker.broker.publisher import Publisher
+from worker.broker.topology import Topology
+from worker.codec import Codec
+from worker.database.engine import make_engine, make_sessions
+from worker.database.ledger import keep_pruned
+from worker.database.watch import DatabaseWatch
+from worker.lanes import Lanes
+from worker.messages import Delivery, Job, Settled
+from worker.processor import Processor
+from worker.registry import load_registry
+from worker.retry import Backoff
+from worker.settings import Settings
+from worker.telemetry.health import Health
+
+log = structlog.get_logger(__name__)
+
+HOLD_SECONDS = 30
+"""How long commands are held while the database is away, before they go back to the queue."""
+
+
+class Service:
+    """One worker process.
+
+    `run` consumes until `stop`, which promises: no further command is taken, those in hand are
+    finished and answered within `shutdown_seconds`, all others go back to the queue unharmed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.health = Health(settings.health.host, settings.health.port)
+        self._topology = Topology(settings.namespace, settings.broker)
+        self._engine = make_engine(settings.database, name=f"{settings.namespace} worker")
+        self._sessions = make_sessions(self._engine)
+        self._watch = DatabaseWatch(self._engine, self.health.part("database"))
+        registry = load_registry(settings.entities)
+        self._codec = Codec(
+            registry,
+            max_body_bytes=settings.max_body_bytes,
+            own_queues=frozenset(self._topology.queues),
+        )
+        processor = Processor(
+            self._sessions,
+            registry,
+            self._codec,
+            max_attempts=settings.max_attempts,
+            backoff=Backoff(settings.retry_base_seconds, settings.retry_max_seconds),
+            budget_seconds=settings.group_budget_seconds,
+        )
+        self._lanes = Lanes(
+            processor.process,
+            self._publish,
+            self._watch.is_well,
+            lanes=settings.lanes,
+            group_size=settings.group_size,
+        )
+        self._answers = Answers(self._topology)
+        self._publisher = Publisher(
+            self._topology,
+            self.health.part("events"),
+            confirm_timeout_seconds=settings.broker.confirm_timeout_seconds,
+        )
+        self._consumer = Consumer(
+            self._topology,
+            self._take,
+            self.health.part("commands"),
+            prefetch=settings.prefetch,
+            may_consume=self._watch.checked,
+            must_pause=lambda: self._watch.away_for(HOLD_SECONDS),
+        )
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin to stop; `run` returns when that is done."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Consume until stopped. Raises `Misconfigured` where waiting cannot help."""
+        try:
+            async with self.health:
+                await self._run()
+        finally:
+            self._watch.close()
+            await self._engine.dispose()
+
+    async def _run(self) -> None:
+        broker, name = self._settings.broker, self._settings.namespace
+        parts = [
+            self._watch.start(),
+            keep_connected(
+                broker, f"{name} events", self.health.part("events"), self._publisher.serve
+            ),
+            keep_connected(
+                broker, f"{name} commands", self.health.part("commands"), self._consumer.serve
+            ),
+            self._keep_pruned(),
+        ]
+        lanes = asyncio.create_task(self._lanes.run())
+        tasks = [lanes, *(asyncio.create_task(part) for part in parts)]
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            await _until(stop, tasks)
+            log.info("stopping", seconds=self._settings.shutdown_seconds)
+            await self._finish_what_is_in_hand(lanes)
+        finally:
+            for task in (*tasks, stop):
+                task.cancel()
+            await asyncio.gather(*tasks, stop, return_exceptions=True)
+        log.info("stopped")
+
+    async def _finish_what_is_in_hand(self, lanes: asyncio.Task[None]) -> None:
+        try:
+            async with asyncio.timeout(self._settings.shutdown_seconds):
+                await self._consumer.stop_taking()
+                self._lanes.stop()
+                await lanes
+                await self._consumer.finish()
+        except TimeoutError:
+            log.warning(
+                "not everything in hand was finished in time; the broker delivers it again",
+                seconds=self._settings.shutdown_seconds,
+            )
+
+    async def _keep_pruned(self) -> None:
+        await self._watch.checked()
+        retention = timedelta(days=self._settings.ledger_retention_days)
+        await keep_pruned(self._sessions, retention)
+
+    def _take(self, delivery: Delivery) -> None:
+        self._lanes.submit(self._codec.decode(delivery))
+
+    async def _publish(self, settled: Sequence[tuple[Job, Settled]]) -> None:
+        await self._publisher.publish(list(self._answers.publications(settled)))
+
+
+async def _until(stop: asyncio.Task[bool], tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for the stop; raise what any of the tasks raises before."""
+    pending: set[asyncio.Task[None] | asyncio.Task[bool]] = {stop, *tasks}
+    while stop in pending:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+
+async def run_until_signalled(settings: Settings) -> None:
+    """Run a service; the first SIGTERM or SIGINT stops it in order, the second at once."""
+    service = Service(settings)
+    running = asyncio.current_task()
+    assert running is not None
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if service._stop.is_set():
+            log.warning("stopping at once")
+            running.cancel()
+        service.stop()
+
+    import signal
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(NotImplementedError):  # Windows
+            loop.add_signal_handler(number, on_signal)
+    await service.run()

@@ -1,0 +1,235 @@
+"""All settings: environment variables or `.env`, prefix `WORKER_`, nested with `__`.
+
+Every one has its unit in its name, a default and a sentence; the table in `docs/settings.md` is
+generated from here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from worker.errors import Misconfigured
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Days = Annotated[float, Field(gt=0, le=3_650)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class BrokerSettings(_Section):
+    """Where RabbitMQ is, and what the worker's queues may hold."""
+
+    url: SecretStr = Field(
+        SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
+        description="Address of RabbitMQ, `amqp://` or `amqps://` (TLS, certificate verified).",
+    )
+    declare: bool = Field(
+        True,
+        description="Declare exchanges and queues at start; `false` only checks that they exist, "
+        "so that the account needs no configure right.",
+    )
+    heartbeat_seconds: Annotated[int, Field(ge=2, le=600)] = Field(
+        10, description="AMQP heartbeat; a dead link is noticed after about three of them."
+    )
+    connect_timeout_seconds: Seconds = Field(
+        10, description="Longest wait for one attempt to connect."
+    )
+    confirm_timeout_seconds: Seconds = Field(
+        30,
+        description="Longest wait for the broker's confirm before events are published again.",
+    )
+    delivery_limit: Annotated[int, Field(ge=5, le=1_000)] = Field(
+        20,
+        description="Redeliveries after which the broker itself dead-letters a command "
+        "(`x-delivery-limit` of the commands queue).",
+    )
+    commands_max_bytes: Annotated[int, Field(ge=1_000_000)] = Field(
+        8_000_000_000,
+        description="Size of the commands queue beyond which the broker refuses new commands; "
+        "publishers with confirms are told.",
+    )
+    events_retention_days: Days = Field(7, description="How long the event stream keeps events.")
+    events_max_bytes: Annotated[int, Field(ge=1_000_000)] = Field(
+        2_000_000_000, description="Size at which the event stream drops its oldest events."
+    )
+    dead_letters_retention_days: Days = Field(30, description="How long a dead letter is kept.")
+    dead_letters_max_bytes: Annotated[int, Field(ge=1_000_000)] = Field(
+        1_000_000_000,
+        description="Size at which the dead-letter queue takes no more; the worker then waits "
+        "and says so, nothing is lost.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _amqp(cls, value: SecretStr) -> SecretStr:
+        _check_url(value, schemes=("amqp", "amqps"), example="amqp://user:password@host:5672/")
+        return value
+
+
+class DatabaseSettings(_Section):
+    """Where PostgreSQL is, and the pool of connections to it."""
+
+    url: SecretStr = Field(
+        SecretStr("postgresql+asyncpg://postgres@127.0.0.1:5432/postgres"),
+        description="Address of PostgreSQL, `postgresql+asyncpg://user:password@host:5432/name`.",
+    )
+    pool_size: Count = Field(10, description="Connections that the pool keeps open.")
+    max_overflow: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        20, description="Further connections that the pool may open under load."
+    )
+    pool_timeout_seconds: Seconds = Field(
+        5, description="Longest wait for a connection out of the pool."
+    )
+    pool_recycle_seconds: Seconds = Field(
+        1800, description="Age at which a pooled connection is replaced."
+    )
+    connect_timeout_seconds: Seconds = Field(5, description="Longest wait for a new connection.")
+    statement_timeout_seconds: Seconds = Field(
+        30, description="Longest run of one SQL statement, enforced by the server."
+    )
+    lock_timeout_seconds: Seconds = Field(
+        10, description="Longest wait for a row lock, enforced by the server."
+    )
+    idle_in_transaction_timeout_seconds: Seconds = Field(
+        60, description="Age of an idle transaction at which the server ends it."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _asyncpg(cls, value: SecretStr) -> SecretStr:
+        _check_url(
+            value,
+            schemes=("postgresql+asyncpg",),
+            example="postgresql+asyncpg://user:password@host:5432/name",
+        )
+        return value
+
+
+class HealthSettings(_Section):
+    """Where `/livez` and `/readyz` are served."""
+
+    host: str = Field("127.0.0.1", description="Address that the health pages listen on.")
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        8765, description="Port of the health pages; 0 takes any free one and logs it."
+    )
+
+
+class Settings(BaseSettings):
+    """The worker's settings; `Settings()` reads the environment and `.env`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WORKER_",
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+    )
+
+    broker: BrokerSettings = Field(default_factory=BrokerSettings)
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    health: HealthSettings = Field(default_factory=HealthSettings)
+
+    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = Field(
+        "worker", description="First part of the name of every exchange and queue."
+    )
+    entities: str = Field(
+        "worker.entities",
+        description="Python modules that declare the entities, separated by commas.",
+    )
+    lanes: Count = Field(
+        8, description="Concurrent transactions; commands with the same key share a lane."
+    )
+    group_size: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        64,
+        description="Most commands in one transaction; 1 is strictly one transaction a command.",
+    )
+    group_budget_seconds: Seconds = Field(
+        0.25, description="Age of a transaction after which it takes no further command."
+    )
+    prefetch: Annotated[int, Field(ge=1, le=65_535)] = Field(
+        512, description="Commands that the broker hands out before the first is acknowledged."
+    )
+    max_body_bytes: Annotated[int, Field(ge=1_000, le=128_000_000)] = Field(
+        1_048_576, description="Largest command body that is read; a larger one is dead-lettered."
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        5, description="Attempts at a command whose handler fails, before it is dead-lettered."
+    )
+    retry_base_seconds: Seconds = Field(
+        0.2, description="Upper bound of the first wait before a new attempt; doubles each time."
+    )
+    retry_max_seconds: Seconds = Field(
+        10, description="Upper bound of any wait before a new attempt."
+    )
+    shutdown_seconds: Seconds = Field(
+        15, description="Time that a stop leaves for what is in hand."
+    )
+    ledger_retention_days: Days = Field(
+        7, description="How long a command's id and answer are remembered."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`json` lines, `console` for people, `auto` by where stderr goes."
+    )
+
+    @model_validator(mode="after")
+    def _lanes_fit_the_pool(self) -> Settings:
+        # One connection stays free for the health check and for pruning the ledger.
+        room = self.database.pool_size + self.database.max_overflow - 1
+        if self.lanes > room:
+            raise ValueError(
+                f"WORKER_LANES={self.lanes} needs more connections than the pool has: "
+                f"WORKER_DATABASE__POOL_SIZE + WORKER_DATABASE__MAX_OVERFLOW - 1 = {room}. "
+                "Lower the lanes or enlarge the pool"
+            )
+        return self
+
+
+def load_settings() -> Settings:
+    """Read the settings; raise `Misconfigured` naming each wrong variable and its value."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [_explain(dict(fault)) for fault in error.errors()]
+        raise Misconfigured("\n".join(lines)) from None
+
+
+def _check_url(value: SecretStr, *, schemes: tuple[str, ...], example: str) -> None:
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(f"must look like {example}")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"has a port that is no number; it must look like {example}") from None
+
+
+def _explain(fault: dict[str, object]) -> str:
+    loc = fault["loc"]
+    assert isinstance(loc, tuple)
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if not loc:
+        return message
+    name = "WORKER_" + "__".join(str(part).upper() for part in loc)
+    # An address may carry a password: its value is not shown.
+    value = "" if loc[-1] == "url" else f"={fault['input']!r}"
+    return f"{name}{value}: {message}"

@@ -1,0 +1,101 @@
+"""`/livez` and `/readyz`: whether the worker runs, and whether it can work.
+
+GET /livez    200 as long as the process answers
+GET /readyz   200, or 503 with what is not ready, why, and since when
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from worker.errors import Misconfigured
+from worker.messages import utc_now
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Part:
+    """One thing that must be well for the worker to be ready; not ready until first reported."""
+
+    name: str
+    reason: str | None = "not connected yet"
+    since: datetime = field(default_factory=utc_now)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is well."""
+        return self.reason is None
+
+    def up(self) -> None:
+        """It is well from now on."""
+        if self.reason is not None:
+            log.info("ready", part=self.name)
+            self.reason, self.since = None, utc_now()
+
+    def down(self, reason: str) -> None:
+        """It is not well, and why; says so once for each reason."""
+        if reason != self.reason:
+            log.warning("not ready", part=self.name, reason=reason)
+            if self.reason is None:
+                self.since = utc_now()
+            self.reason = reason
+
+    def as_json(self) -> dict[str, Any]:
+        """The part as `/readyz` shows it."""
+        state: dict[str, Any] = {"ready": self.ready, "since": self.since.isoformat()}
+        if self.reason is not None:
+            state["reason"] = self.reason
+        return state
+
+
+class Health:
+    """Serves the health pages while it is entered."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self.port = host, port
+        self._parts: dict[str, Part] = {}
+        app = web.Application()
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
+        self._runner = web.AppRunner(app, access_log=None)
+
+    def part(self, name: str) -> Part:
+        """A part of the worker that readiness depends on."""
+        return self._parts.setdefault(name, Part(name))
+
+    @property
+    def ready(self) -> bool:
+        """Whether every part is well."""
+        return all(part.ready for part in self._parts.values())
+
+    async def __aenter__(self) -> Health:
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self.port)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise Misconfigured(
+                f"WORKER_HEALTH__PORT={self.port}: cannot listen on {self._host}:{self.port}: "
+                f"{error.strerror or error}. Set another port, or 0 for any free one"
+            ) from error
+        self.port = self._runner.addresses[0][1]
+        log.info("health pages", url=f"http://{self._host}:{self.port}/readyz")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        return web.json_response({"alive": True})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        parts = {part.name: part.as_json() for part in self._parts.values()}
+        body = {"ready": self.ready, "parts": parts}
+        return web.json_response(body, status=200 if self.ready else 503)

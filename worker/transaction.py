@@ -1,0 +1,209 @@
+"""One transaction, a step a line: look, carry out, write, remember.
+
+ledger: seen already? ─▶ handlers ─▶ flush ─▶ ledger: store the answers ─▶ (COMMIT)
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from time import monotonic
+
+from sqlalchemy import inspect
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from worker.codec import Codec
+from worker.database import ledger
+from worker.database.ledger import DEAD_LETTERED, DONE, REFUSED, Entry
+from worker.errors import IdReused, Refusal
+from worker.messages import (
+    Answer,
+    Command,
+    DeadLetter,
+    Done,
+    Event,
+    Fault,
+    Job,
+    Outcome,
+    Problem,
+    Refused,
+    Settled,
+    Unusable,
+    utc_now,
+)
+from worker.registry import Entity, Registry, Verb
+from worker.work import Work
+
+REDRIVE_HEADER = "x-redrive"
+"""Set by `worker dead-letters redrive`: try a dead-lettered command again."""
+
+
+class Transaction:
+    """Runs jobs, whose command ids all differ, in the transaction that the session has begun.
+
+    Any fault of any job is raised, for the caller to roll back; refusals are outcomes.
+    """
+
+    def __init__(
+        self, session: AsyncSession, registry: Registry, codec: Codec, budget_seconds: float
+    ) -> None:
+        self._session = session
+        self._registry = registry
+        self._codec = codec
+        self._work = Work(session, registry)
+        self._until = monotonic() + budget_seconds
+        self._outcomes: list[Settled | None] = []
+
+    async def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Outcomes for the jobs that fit into the time budget: the first, and those after it."""
+        seen = await self._look_up(jobs)
+        await self._prepare([job for job in jobs if job.envelope.id not in seen])
+        for job in jobs:
+            entry = seen.get(job.envelope.id or "")
+            self._outcomes.append(None)
+            if entry is not None:
+                self._outcomes[-1] = self._replay(job, entry)
+            elif isinstance(job.item, Unusable):
+                self._outcomes[-1] = self._refuse_unusable(job.item)
+            else:
+                await self._carry_out(job.item, len(self._outcomes) - 1)
+            if monotonic() > self._until:
+                break
+        await self._work.flush()
+        outcomes = [outcome for outcome in self._outcomes if outcome is not None]
+        await self._remember(jobs, outcomes, seen)
+        return list(outcomes)
+
+    async def _look_up(self, jobs: Sequence[Job]) -> dict[str, Entry]:
+        ids = [job.envelope.id for job in jobs if job.envelope.id is not None]
+        entries = await ledger.lookup(self._session, ids)
+        again = {
+            job.envelope.id
+            for job in jobs
+            if job.envelope.id in entries and _is_new_try(job, entries[job.envelope.id])
+        }
+        return {id_: entry for id_, entry in entries.items() if id_ not in again}
+
+    async def _prepare(self, jobs: Sequence[Job]) -> None:
+        by_entity: dict[str, list[Command]] = defaultdict(list)
+        for job in jobs:
+            if isinstance(job.item, Command) and self._verb(job.item)[1].batched:
+                by_entity[job.item.entity].append(job.item)
+        # In the registry's order, the same in every transaction, so that locks are taken in order.
+        for entity in self._registry:
+            if entity.prepare is not None and by_entity[entity.name]:
+                await entity.prepare(self._work, by_entity[entity.name])
+
+    def _verb(self, command: Command) -> tuple[Entity, Verb]:
+        entity = self._registry[command.entity]
+        return entity, entity.verbs[command.verb]
+
+    def _replay(self, job: Job, entry: Entry) -> Settled:
+        """A duplicate gets the very same answer; another command under the same id does not."""
+        if entry.digest != job.envelope.digest:
+            return self._refused(
+                job.item,
+                IdReused(
+                    "this id was used before for another command; give every command its own",
+                    pointer="/id",
+                ),
+            )
+        answer = Answer(entry.answer.id, entry.answer.type, entry.answer.body, replayed=True)
+        if entry.outcome == DEAD_LETTERED:
+            problem = json.loads(answer.body)["data"]
+            return DeadLetter(answer, problem["code"], problem["detail"], attempts=0)
+        return Done(answer) if entry.outcome == DONE else Refused(answer)
+
+    def _refuse_unusable(self, item: Unusable) -> DeadLetter:
+        problem = item.problem
+        answer = self._codec.problem_answer(item.envelope, "rejected", problem, time=utc_now())
+        return DeadLetter(answer, problem.code, problem.detail, attempts=1)
+
+    async def _carry_out(self, command: Command, position: int) -> None:
+        entity, verb = self._verb(command)
+        try:
+            if verb.batched:
+                event = await verb.handle(self._work, command)
+            else:
+                event = await self._between_savepoints(verb, command)
+        except Refusal as refusal:
+            self._outcomes[position] = self._refused(command, refusal)
+            return
+
+        def write_event() -> None:
+            self._outcomes[position] = self._done(command, entity, event)
+
+        if event.row.id is None:
+            self._work.owe(event.row, write_event)
+        else:
+            write_event()
+
+    async def _between_savepoints(self, verb: Verb, command: Command) -> Event:
+        """A handler of one's own may do anything before it refuses: its traces are undone."""
+        await self._work.isolate()
+        async with self._session.begin_nested():
+            event = await verb.handle(self._session, command)
+            await self._session.flush()
+            state = inspect(event.row)
+            if state.persistent and state.unloaded.intersection(state.mapper.columns.keys()):
+                await self._session.refresh(event.row)
+        return event
+
+    def _done(self, command: Command, entity: Entity, event: Event) -> Done:
+        about = (
+            self._registry.of_row(event.row) if not isinstance(event.row, entity.model) else entity
+        )
+        return Done(
+            self._codec.answer(
+                command.envelope,
+                event.type,
+                about.data_of(event.row),
+                subject=f"{about.name}/{event.row.id}",
+                time=utc_now(),
+            )
+        )
+
+    def _refused(self, item: Command | Unusable, refusal: Refusal) -> Refused:
+        problem = self.problem_of(refusal)
+        return Refused(
+            self._codec.problem_answer(item.envelope, "rejected", problem, time=utc_now())
+        )
+
+    @staticmethod
+    def problem_of(refusal: Refusal) -> Problem:
+        """The refusal as the sender sees it."""
+        fault = Fault(refusal.pointer, refusal.code, refusal.detail)
+        return Problem(refusal.code, refusal.detail, (fault,))
+
+    async def _remember(
+        self, jobs: Sequence[Job], outcomes: Sequence[Settled], seen: Mapping[str, Entry]
+    ) -> None:
+        new = [
+            entry_for(job, outcome)
+            for job, outcome in zip(jobs, outcomes, strict=False)
+            if job.envelope.id not in seen
+        ]
+        await ledger.record(self._session, [entry for entry in new if entry is not None])
+
+
+def entry_for(job: Job, outcome: Settled) -> Entry | None:
+    """What the ledger keeps of the outcome; nothing for a command without an id."""
+    if job.envelope.id is None:
+        return None
+    match outcome:
+        case Done():
+            name = DONE
+        case Refused():
+            name = REFUSED
+        case DeadLetter():
+            name = DEAD_LETTERED
+    return Entry(job.envelope.id, job.envelope.digest, name, outcome.answer)
+
+
+def _is_new_try(job: Job, entry: Entry) -> bool:
+    """A dead-lettered command had no effect: mended, or sent back on purpose, it is tried again."""
+    if entry.outcome != DEAD_LETTERED:
+        return False
+    mended = entry.digest != job.envelope.digest
+    return mended or REDRIVE_HEADER in job.envelope.delivery.headers
