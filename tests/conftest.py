@@ -1,0 +1,152 @@
+"""Servers, databases and workers for the tests.
+
+RabbitMQ and PostgreSQL are those of `WORKER_BROKER__URL` and `WORKER_DATABASE__URL`; `make test`
+starts some and sets both. A test that needs them fails, and is not skipped, when they are missing.
+Each test has a namespace and a database of its own: the database is a copy of a template that was
+migrated once.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from alembic import command
+from sqlalchemy import make_url
+
+from tests.harness import Harness
+from worker.database.engine import alembic_config
+from worker.settings import Settings
+
+os.environ.setdefault("WORKER_LOG_FORMAT", "json")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "integration" in Path(item.fspath).parts or "e2e" in Path(item.fspath).parts:
+            item.add_marker(pytest.mark.servers)
+
+
+@pytest.fixture(scope="session")
+def broker_url() -> str:
+    return _required("WORKER_BROKER__URL")
+
+
+@pytest.fixture(scope="session")
+def server_url() -> str:
+    """The database server; tests make databases of their own on it."""
+    return _required("WORKER_DATABASE__URL")
+
+
+def _required(name: str) -> str:
+    url = os.environ.get(name)
+    if not url:
+        pytest.fail(f"{name} is not set: run `make test`, which starts the servers and sets it")
+    return url
+
+
+@pytest.fixture(scope="session")
+async def template_database(server_url: str) -> AsyncIterator[str]:
+    """Name of a database with the newest schema and no rows."""
+    name = f"worker_test_{uuid.uuid4().hex[:12]}"
+    await _admin(server_url, f'CREATE DATABASE "{name}"')
+    try:
+        await migrate(database_url(server_url, name))
+        yield name
+    finally:
+        await _admin(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+async def database(server_url: str, template_database: str) -> AsyncIterator[str]:
+    """Address of a fresh database with the newest schema."""
+    name = f"{template_database}_{uuid.uuid4().hex[:8]}"
+    await _admin(server_url, f'CREATE DATABASE "{name}" TEMPLATE "{template_database}"')
+    try:
+        yield database_url(server_url, name)
+    finally:
+        await _admin(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+async def empty_database(server_url: str) -> AsyncIterator[str]:
+    """Address of a fresh database with nothing in it."""
+    name = f"worker_test_{uuid.uuid4().hex[:12]}"
+    await _admin(server_url, f'CREATE DATABASE "{name}"')
+    try:
+        yield database_url(server_url, name)
+    finally:
+        await _admin(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def settings(broker_url: str, database: str) -> Settings:
+    """Settings for a worker of this test alone."""
+    return make_settings(broker_url, database)
+
+
+def make_settings(broker_url: str, database: str) -> Settings:
+    return Settings.model_validate(
+        {
+            "namespace": f"test-{uuid.uuid4().hex[:12]}",
+            "broker": {"url": broker_url},
+            "database": {"url": database},
+            "health": {"port": 0},
+            "retry_base_seconds": 0.02,
+            "retry_max_seconds": 0.1,
+        }
+    )
+
+
+@pytest.fixture
+async def harness(settings: Settings) -> AsyncIterator[Harness]:
+    """Publishes, watches and looks, with no code of the worker but its settings."""
+    async with Harness(settings) as it:
+        yield it
+
+
+@pytest.fixture
+def environment(settings: Settings) -> Iterator[dict[str, str]]:
+    """The environment of a `worker` process with this test's settings."""
+    yield {
+        **os.environ,
+        "WORKER_BROKER__URL": settings.broker.url.get_secret_value(),
+        "WORKER_DATABASE__URL": settings.database.url.get_secret_value(),
+        "WORKER_NAMESPACE": settings.namespace,
+        "WORKER_HEALTH__PORT": "0",
+        "WORKER_LOG_FORMAT": "json",
+    }
+
+
+def database_url(server_url: str, name: str) -> str:
+    url = make_url(server_url).set(database=name)
+    return url.render_as_string(hide_password=False)
+
+
+async def _admin(server_url: str, statement: str) -> None:
+    url = make_url(server_url).set(drivername="postgresql")
+    connection = await asyncpg.connect(url.render_as_string(hide_password=False))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def migrate(url: str, revision: str = "head") -> None:
+    """Bring a database to a revision, within this process."""
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    engine = create_async_engine(url)
+    config = alembic_config()
+
+    def upgrade(connection: object) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade)
+    await engine.dispose()

@@ -1,0 +1,197 @@
+"""What tests use to talk to a worker: a client of its own, and workers to start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+import aio_pika
+import asyncpg
+from aio_pika.abc import AbstractIncomingMessage
+from sqlalchemy import make_url
+
+from worker.service import Service
+from worker.settings import Settings
+
+T = TypeVar("T")
+
+
+async def eventually(
+    look: Callable[[], Awaitable[T] | T], *, within: float = 15, every: float = 0.02
+) -> T:
+    """Look again and again until what is found is true; fail when that takes too long."""
+    deadline = time.monotonic() + within
+    while True:
+        found = look()
+        if isinstance(found, Awaitable):
+            found = await found
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s; last found: {found!r}")
+        await asyncio.sleep(every)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message as a subscriber sees it."""
+
+    routing_key: str
+    body: bytes
+    headers: Mapping[str, Any]
+    properties: AbstractIncomingMessage
+
+    @property
+    def json(self) -> dict[str, Any]:
+        found = json.loads(self.body)
+        assert isinstance(found, dict)
+        return found
+
+    @property
+    def data(self) -> dict[str, Any]:
+        found = self.json["data"]
+        assert isinstance(found, dict)
+        return found
+
+    @property
+    def command_id(self) -> str | None:
+        return self.json.get("commandid")
+
+
+class Harness:
+    """A publisher, a subscriber and an observer of the tables, for one namespace."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.events: list[Message] = []
+        self._stack = AsyncExitStack()
+        self._subscribed = False
+
+    async def __aenter__(self) -> Self:
+        url = self.settings.broker.url.get_secret_value()
+        self.connection = await aio_pika.connect(url)
+        self._stack.push_async_callback(self.connection.close)
+        self._stack.push_async_callback(self._delete_topology)
+        self.channel = await self.connection.channel(on_return_raises=True)
+        dsn = make_url(self.settings.database.url.get_secret_value()).set(drivername="postgresql")
+        self.pool = await asyncpg.create_pool(
+            dsn.render_as_string(hide_password=False), min_size=0, max_size=4
+        )
+        self._stack.push_async_callback(self.pool.close)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _delete_topology(self) -> None:
+        channel = await self.connection.channel()
+        for queue in ("commands", "events", "dead-letters"):
+            await channel.queue_delete(f"{self.settings.namespace}.{queue}")
+        for exchange in ("commands", "events"):
+            await channel.exchange_delete(f"{self.settings.namespace}.{exchange}")
+
+    @asynccontextmanager
+    async def worker(self, **changes: Any) -> AsyncIterator[Service]:
+        """A worker in this process, ready; stopped in order at the end."""
+        merged = self.settings.model_dump() | changes
+        service = Service(Settings.model_validate(merged))
+        running = asyncio.create_task(service.run())
+        try:
+            await eventually(lambda: running.done() or service.health.ready)
+            if running.done():
+                running.result()
+            await self.subscribe()
+            yield service
+        finally:
+            service.stop()
+            await asyncio.wait_for(running, 30)
+
+    async def subscribe(self) -> None:
+        """Collect all events from now on into `events`."""
+        if self._subscribed:
+            return
+        queue = await self.channel.declare_queue(exclusive=True)
+        await queue.bind(f"{self.settings.namespace}.events", "#")
+
+        async def collect(message: AbstractIncomingMessage) -> None:
+            self.events.append(
+                Message(message.routing_key or "", message.body, message.headers, message)
+            )
+
+        await queue.consume(collect, no_ack=True)
+        self._subscribed = True
+
+    async def publish(
+        self, body: bytes | str | Mapping[str, Any], *, routing_key: str = "any", **properties: Any
+    ) -> None:
+        """Publish one body, confirmed."""
+        if isinstance(body, Mapping):
+            body = json.dumps(body)
+        if isinstance(body, str):
+            body = body.encode()
+        message = aio_pika.Message(
+            body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, **properties
+        )
+        exchange = await self.channel.get_exchange(
+            f"{self.settings.namespace}.commands", ensure=False
+        )
+        await exchange.publish(message, routing_key, mandatory=True)
+
+    async def send(self, type_: str, **members: Any) -> str:
+        """Publish a command; return its id."""
+        id_ = members.pop("id", None) or uuid.uuid4().hex
+        await self.publish({"id": id_, "type": type_, **members})
+        return str(id_)
+
+    async def event(self, command_id: str, *, number: int = 1, within: float = 15) -> Message:
+        """The n-th event that answers a command."""
+
+        def found() -> Message | None:
+            mine = [event for event in self.events if event.command_id == command_id]
+            return mine[number - 1] if len(mine) >= number else None
+
+        message = await eventually(found, within=within)
+        assert message is not None
+        return message
+
+    async def ask(self, type_: str, **members: Any) -> Message:
+        """Publish a command and return its event."""
+        return await self.event(await self.send(type_, **members))
+
+    async def next_event(self, *, after: int, within: float = 15) -> Message:
+        """The first event beyond a number of them."""
+        return await eventually(
+            lambda: self.events[after] if len(self.events) > after else None, within=within
+        )  # type: ignore[return-value]
+
+    async def dead_letters(self, count: int, *, within: float = 15) -> list[Message]:
+        """Take that many dead letters off their queue."""
+        queue = await self.channel.get_queue(f"{self.settings.namespace}.dead-letters")
+        taken: list[Message] = []
+
+        async def take() -> bool:
+            while (message := await queue.get(fail=False, no_ack=True)) is not None:
+                key = message.routing_key or ""
+                taken.append(Message(key, message.body, message.headers, message))
+            return len(taken) >= count
+
+        await eventually(take, within=within)
+        assert len(taken) == count
+        return taken
+
+    async def waiting(self, queue: str = "commands") -> int:
+        """Messages that are ready in one of the worker's queues."""
+        channel = await self.connection.channel()
+        found = await channel.declare_queue(f"{self.settings.namespace}.{queue}", passive=True)
+        await channel.close()
+        return found.declaration_result.message_count or 0
+
+    async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
+        """What the database holds."""
+        return [dict(row) for row in await self.pool.fetch(query, *arguments)]
