@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 import aio_pika
 import asyncpg
+import pika
 from aio_pika.abc import AbstractIncomingMessage
 from sqlalchemy import make_url
 
@@ -142,6 +143,25 @@ class Harness:
             f"{self.settings.namespace}.commands", ensure=False
         )
         await exchange.publish(message, routing_key, mandatory=True)
+
+    async def publish_plainly(self, body: bytes, **properties: Any) -> None:
+        """Publish with pika, which, unlike aio-pika, adds no message_id of its own."""
+
+        def publish() -> None:
+            parameters = pika.URLParameters(self.settings.broker.url.get_secret_value())
+            connection = pika.BlockingConnection(parameters)
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.basic_publish(
+                f"{self.settings.namespace}.commands",
+                "any",
+                body,
+                pika.BasicProperties(delivery_mode=2, **properties),
+                mandatory=True,
+            )
+            connection.close()
+
+        await asyncio.to_thread(publish)
 
     async def send(self, type_: str, **members: Any) -> str:
         """Publish a command; return its id."""

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Index, Table, UniqueConstraint
+from sqlalchemy import Index, Table, UniqueConstraint, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.database.base import Row
 from worker.errors import Conflict, NotFound, Refusal, VersionMismatch
-from worker.messages import Command, Event, utc_now
+from worker.messages import Command, Event, Target, utc_now
 from worker.registry import Entity, Key, Payload, Reference, Verb
 from worker.work import Work
+
+R = TypeVar("R", bound=Row)
 
 
 def crud_entity(
@@ -28,7 +30,6 @@ def crud_entity(
     create: type[Payload],
     update: type[Payload],
     target: type[Key] = Key,
-    ignore_case: frozenset[str] = frozenset(),
     natural_key: str | None = None,
     references: tuple[Reference, ...] = (),
     deletable: Callable[[AsyncSession, Any], Awaitable[None]] | None = None,
@@ -42,7 +43,6 @@ def crud_entity(
         name=name,
         model=model,
         target=target,
-        ignore_case=ignore_case,
         natural_key=natural_key,
         references=references,
         deletable=deletable,
@@ -55,6 +55,26 @@ def crud_entity(
             **(verbs or {}),
         },
     )
+
+
+async def fetch(session: AsyncSession, model: type[R], command: Command) -> R:
+    """For handlers of one's own: the row that the command is about, locked.
+
+    Raises `NotFound` where there is none and `VersionMismatch` where it is not at the version that
+    the sender expected.
+    """
+    target = command.target
+    assert target is not None
+    column, value = getattr(model, target.field), target.value
+    is_it = column == value
+    if target.field in model.ignore_case:
+        is_it = func.lower(column) == func.lower(value)
+    query = select(model).where(is_it).with_for_update()
+    row = (await session.scalars(query)).one_or_none()
+    if row is None:
+        raise _missing(command.entity, target)
+    _check_version(command, row)
+    return row
 
 
 async def prepare(work: Work, commands: Sequence[Command]) -> None:
@@ -126,15 +146,25 @@ async def delete_row(work: Work, command: Command) -> Event:
 async def _target(work: Work, entity: Entity, command: Command) -> Any:
     assert command.target is not None
     row = await work.rows(entity).target(command.target)
+    if row is None:
+        raise _missing(entity.name, command.target)
     await work.settle(row)
+    _check_version(command, row)
+    return row
+
+
+def _missing(entity: str, target: Target) -> NotFound:
+    return NotFound(f"there is no {entity} with {target.field} {target.value!r}", pointer="/target")
+
+
+def _check_version(command: Command, row: Row) -> None:
     expected = command.expected_version
     if expected is not None and row.version != expected:
         raise VersionMismatch(
-            f"{entity.name} {row.id} is at version {row.version}, not {expected}; "
+            f"{command.entity} {row.id} is at version {row.version}, not {expected}; "
             "read it again and decide anew",
             pointer="/expected_version",
         )
-    return row
 
 
 def _referenced(reference: Reference, data: Any) -> tuple[str, Any]:

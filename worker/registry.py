@@ -118,8 +118,6 @@ class Entity:
     verbs: Mapping[str, Verb]
     target: type[Key] = Key
     """Model of the command's `target`: `id` and the other unique fields."""
-    ignore_case: frozenset[str] = frozenset()
-    """Those of the target's fields that are compared without regard to case."""
     natural_key: str | None = None
     """The field of a create's payload that orders it with later commands about the same row."""
     references: tuple[Reference, ...] = ()
@@ -142,7 +140,7 @@ class Entity:
 
     def normal(self, field: str, value: Any) -> Any:
         """The form in which two values of a unique field are compared."""
-        return value.lower() if field in self.ignore_case else value
+        return value.lower() if field in self.model.ignore_case else value
 
     def ordering_key(self, field: str, value: Any) -> str:
         """The default key of a command about the row with this value, e.g. `user:id=42`."""

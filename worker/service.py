@@ -127,8 +127,8 @@ class Service:
     async def _finish_what_is_in_hand(self, lanes: asyncio.Task[None]) -> None:
         try:
             async with asyncio.timeout(self._settings.shutdown_seconds):
-                await self._consumer.stop_taking()
                 self._lanes.stop()
+                await self._consumer.stop_taking()
                 await lanes
                 await self._consumer.finish()
         except TimeoutError:

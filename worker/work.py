@@ -9,7 +9,6 @@ from sqlalchemy import ARRAY, Text, any_, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.database.base import Row
-from worker.errors import NotFound
 from worker.messages import Target
 from worker.registry import Entity, Registry
 
@@ -73,16 +72,10 @@ class Rows:
         self._locked: set[Row] = set()
         self.freed: set[tuple[str, Any]] = set()
 
-    async def target(self, target: Target) -> Any:
-        """The row, locked against other transactions; raises `NotFound`."""
+    async def target(self, target: Target) -> Any | None:
+        """The row, locked against other transactions, or `None`."""
         await self.load({target.field: [target.value]}, lock=True)
-        row = self._get(target.field, target.value)
-        if row is None:
-            raise NotFound(
-                f"there is no {self._entity.name} with {target.field} {target.value!r}",
-                pointer="/target",
-            )
-        return row
+        return self._get(target.field, target.value)
 
     async def find(self, field: str, value: Any) -> Any | None:
         """The row, or `None`; not locked, so the database's constraints have the last word."""
@@ -146,7 +139,7 @@ class Rows:
     def _matches(self, field: str, values: list[Any]) -> Any:
         """`field` is one of the values: one array, whatever their number, so one prepared text."""
         column = getattr(self._entity.model, field)
-        if field in self._entity.ignore_case:
+        if field in self._entity.model.ignore_case:
             # The server folds both sides, so that its rules of letters apply and its index is used.
             given = func.unnest(bindparam(field, values, type_=ARRAY(Text))).column_valued("given")
             folded = func.array(select(func.lower(given)).scalar_subquery())

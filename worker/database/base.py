@@ -1,7 +1,7 @@
 """What every table of an entity has in common."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, MetaData, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
@@ -30,6 +30,10 @@ class Row(Base):
     """
 
     __abstract__ = True
+
+    ignore_case: ClassVar[frozenset[str]] = frozenset()
+    """Unique text columns that are compared without regard to case: their unique index is on
+    `lower(column)`."""
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True, sort_order=-10)
     version: Mapped[int] = mapped_column(default=1, server_default="1", sort_order=10)

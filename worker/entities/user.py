@@ -24,6 +24,8 @@ class User(Row):
 
     __tablename__ = "users"
 
+    ignore_case = frozenset({"email"})
+
     username: Mapped[str] = mapped_column(String(150), unique=True)
     email: Mapped[str] = mapped_column(String(254))
     rating: Mapped[float | None] = mapped_column(Double)
@@ -95,7 +97,6 @@ USER = crud_entity(
     create=UserCreate,
     update=UserUpdate,
     target=UserKey,
-    ignore_case=frozenset({"email"}),
     natural_key="username",
     deletable=_has_no_orders,
 )
