@@ -6,6 +6,7 @@ import asyncio
 
 from alembic import context
 from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import worker.database.ledger  # noqa: F401 - declares its table
 from worker.database.base import Base
@@ -48,8 +49,7 @@ def _migrate(connection: Connection) -> None:
         connection.commit()
 
 
-async def _migrate_online() -> None:
-    engine = make_engine(settings.database, name="worker migrate")
+async def _migrate_online(engine: AsyncEngine) -> None:
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_migrate)
@@ -57,10 +57,11 @@ async def _migrate_online() -> None:
         await engine.dispose()
 
 
+# A test, or a program that embeds the migrations, brings its own connection or engine.
+given = context.config.attributes.get("connection")
 if context.is_offline_mode():
     _configure_and_run()
-elif (given := context.config.attributes.get("connection")) is not None:
-    # A test, or a program that embeds the migrations, brings its own connection.
+elif isinstance(given, Connection):
     _configure_and_run(given)
 else:
-    asyncio.run(_migrate_online())
+    asyncio.run(_migrate_online(given or make_engine(settings.database, name="worker migrate")))

@@ -190,15 +190,22 @@ class Harness:
             lambda: self.events[after] if len(self.events) > after else None, within=within
         )  # type: ignore[return-value]
 
+    async def dead_letters_so_far(self) -> list[Message]:
+        """Take all dead letters that there are off their queue."""
+        queue = await self.channel.get_queue(f"{self.settings.namespace}.dead-letters")
+        taken: list[Message] = []
+        while (message := await queue.get(fail=False, no_ack=True)) is not None:
+            taken.append(
+                Message(message.routing_key or "", message.body, message.headers, message)
+            )
+        return taken
+
     async def dead_letters(self, count: int, *, within: float = 15) -> list[Message]:
         """Take that many dead letters off their queue."""
-        queue = await self.channel.get_queue(f"{self.settings.namespace}.dead-letters")
         taken: list[Message] = []
 
         async def take() -> bool:
-            while (message := await queue.get(fail=False, no_ack=True)) is not None:
-                key = message.routing_key or ""
-                taken.append(Message(key, message.body, message.headers, message))
+            taken.extend(await self.dead_letters_so_far())
             return len(taken) >= count
 
         await eventually(take, within=within)

@@ -43,8 +43,9 @@ MAX_LOSSES = 20
 class Processor:
     """Carries commands out. Safe to call from several lanes at once.
 
-    `max_attempts` bounds the attempts at a command whose handler fails; `budget_seconds` is the age
-    at which a transaction takes no further command.
+    `max_attempts` bounds the attempts at a command whose handler fails, `max_deliveries` those at
+    one that, run alone, took the process down each time; `budget_seconds` is the age at which a
+    transaction takes no further command.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Processor:
         *,
         max_attempts: int,
         backoff: Backoff,
+        max_deliveries: int,
         budget_seconds: float,
     ) -> None:
         self._sessions = sessions
@@ -62,10 +64,13 @@ class Processor:
         self._codec = codec
         self._max_attempts = max_attempts
         self._backoff = backoff
+        self._max_deliveries = max_deliveries
         self._budget_seconds = budget_seconds
 
     async def process(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The outcome of each job, in order. Never raises but when cancelled."""
+        if len(jobs) == 1 and jobs[0].envelope.delivery.delivery_count >= self._max_deliveries:
+            return [await self._give_up(jobs[0], jobs[0].envelope.delivery.delivery_count)]
         outcomes: list[Outcome] = []
         held: set[str] = set()
         while len(outcomes) < len(jobs):

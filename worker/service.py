@@ -48,7 +48,9 @@ class Service:
         self._topology = Topology(settings.namespace, settings.broker)
         self._engine = make_engine(settings.database, name=f"{settings.namespace} worker")
         self._sessions = make_sessions(self._engine)
-        self._watch = DatabaseWatch(self._engine, self.health.part("database"))
+        self._watch = DatabaseWatch(
+            self._engine, self.health.part("database"), migrations=settings.migrations
+        )
         registry = load_registry(settings.entities)
         self._codec = Codec(
             registry,
@@ -61,6 +63,8 @@ class Service:
             self._codec,
             max_attempts=settings.max_attempts,
             backoff=Backoff(settings.retry_base_seconds, settings.retry_max_seconds),
+            # Before the broker's own limit, so that the end is told by an event.
+            max_deliveries=settings.broker.delivery_limit // 2,
             budget_seconds=settings.group_budget_seconds,
         )
         self._lanes = Lanes(

@@ -6,6 +6,7 @@ generated from here.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -53,7 +54,7 @@ class BrokerSettings(_Section):
         30,
         description="Longest wait for the broker's confirm before events are published again.",
     )
-    delivery_limit: Annotated[int, Field(ge=5, le=1_000)] = Field(
+    delivery_limit: Annotated[int, Field(ge=8, le=1_000)] = Field(
         20,
         description="Redeliveries after which the broker itself dead-letters a command "
         "(`x-delivery-limit` of the commands queue).",
@@ -152,6 +153,9 @@ class Settings(BaseSettings):
     entities: str = Field(
         "worker.entities",
         description="Python modules that declare the entities, separated by commas.",
+    )
+    migrations: Path | None = Field(
+        None, description="Folder of the Alembic migrations, where it is not the worker's own."
     )
     lanes: Count = Field(
         8, description="Concurrent transactions; commands with the same key share a lane."

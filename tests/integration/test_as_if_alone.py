@@ -91,6 +91,7 @@ class Run:
             self.codec,
             max_attempts=3,
             backoff=Backoff(0.001, 0.001),
+            max_deliveries=10,
             budget_seconds=self.budget_seconds,
         )
 

@@ -3,13 +3,17 @@
 The callback only builds a `Delivery` and hands it on; the work is done elsewhere, so a connection
 that breaks cancels no transaction. What was delivered over it is simply no longer ours: the broker
 delivers it again, and the ledger knows what was done.
+
+A command that ends the whole process is met with care. The broker counts a redelivery against all
+that was in hand, innocents included; so what has been redelivered several times is a suspect, and a
+suspect runs with nothing else in hand. Only the culprit's count grows then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 from aio_pika.abc import AbstractConnection
@@ -19,76 +23,18 @@ from aiormq.exceptions import AMQPError
 
 from worker.broker.connection import closed, open_channel
 from worker.broker.topology import Topology
+from worker.broker.window import Window
 from worker.broker.wire import UNREADABLE_HEADER
 from worker.messages import Delivery
 from worker.telemetry.health import Part
 
 log = structlog.get_logger(__name__)
 
-STRAGGLER_SECONDS = 0.05
-"""How long a settled delivery may wait for those before it to be acknowledged together."""
+SUSPECT_DELIVERIES = 3
+"""Redeliveries from which on a command runs with nothing else in hand."""
 
-
-class Window:
-    """The deliveries of one subscription that are not acknowledged yet.
-
-    Acknowledgements leave from one task, in order. `multiple` covers all up to the low-water mark,
-    below which everything is settled; what is settled above a straggler is acknowledged one by one
-    after a moment, so that a command that waits for its retry does not use up the prefetch.
-    """
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._open: dict[int, bool] = {}  # tag -> settled, in the order delivered
-        self._changed = asyncio.Event()
-        self.closed = False
-
-    def add(self, tag: int) -> None:
-        """A delivery came."""
-        self._open[tag] = False
-
-    def settle(self, tag: int) -> None:
-        """A delivery is answered."""
-        if not self.closed and tag in self._open:
-            self._open[tag] = True
-            self._changed.set()
-
-    def close(self) -> None:
-        """The broker will deliver all of it again."""
-        self.closed = True
-        self._open.clear()
-        self._changed.set()
-
-    async def acknowledge(self) -> None:
-        """Acknowledge what is settled, as it comes, until the channel ends."""
-        while not self.closed:
-            await self._changed.wait()
-            self._changed.clear()
-            await self.flush()
-            if True in self._open.values():
-                await asyncio.sleep(STRAGGLER_SECONDS)
-                await self.flush(stragglers=True)
-
-    async def flush(self, *, stragglers: bool = False) -> None:
-        """Acknowledge up to the low-water mark; with `stragglers` also what is settled above it."""
-        mark = 0
-        for tag, settled in list(self._open.items()):
-            if not settled:
-                break
-            mark = tag
-            del self._open[tag]
-        if mark:
-            await self._channel.basic_ack(mark, multiple=True, wait=False)
-        if stragglers:
-            for tag in [tag for tag, settled in self._open.items() if settled]:
-                del self._open[tag]
-                await self._channel.basic_ack(tag, wait=False)
-
-    async def give_back(self) -> None:
-        """Return everything that is not settled to its place in the queue."""
-        if self._open:
-            await self._channel.basic_nack(max(self._open), multiple=True, requeue=True)
-            self._open.clear()
+CLEARING_SECONDS = 10
+"""How long other commands may take to finish before a suspect goes back to the queue."""
 
 
 class Consumer:
@@ -105,8 +51,8 @@ class Consumer:
         part: Part,
         *,
         prefetch: int,
-        may_consume: Callable[[], Any],
-        must_pause: Callable[[], Any],
+        may_consume: Callable[[], Awaitable[None]],
+        must_pause: Callable[[], Awaitable[None]],
     ) -> None:
         self._topology = topology
         self._take = take
@@ -125,25 +71,26 @@ class Consumer:
         await self._may_consume()
         channel = await open_channel(connection)
         window = Window(channel)
-        cancelled = asyncio.Event()
-        channel.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
-        await channel.basic_qos(prefetch_count=self._prefetch)
-        tag = await self._subscribe(channel, window)
-        self._part.up()
         acks = asyncio.create_task(window.acknowledge())
+        subscription = _Subscription(self._topology.commands, channel, window, self._take)
         try:
-            reason = await self._until_the_end(connection, channel, cancelled)
+            await subscription.begin_with_care(self._prefetch)
+            self._part.up()
+            reason = await self._until_the_end(connection, subscription)
             if reason is not None:
                 raise AMQPError(reason)
-            await channel.basic_cancel(tag)
+            await subscription.cancel()
             self._stopped.set()
             await self._finish.wait()
+            acks.cancel()  # two tasks at once could acknowledge out of order
+            await asyncio.gather(acks, return_exceptions=True)
             await window.flush(stragglers=True)
             await window.give_back()
             await channel.close()
             self._finished.set()
         finally:
             window.close()
+            subscription.end()
             acks.cancel()
             await asyncio.gather(acks, return_exceptions=True)
 
@@ -159,25 +106,18 @@ class Consumer:
         if self._part.ready:
             await self._finished.wait()
 
-    async def _subscribe(self, channel: Channel, window: Window) -> str:
-        async def on_message(message: DeliveredMessage) -> None:
-            assert message.delivery_tag is not None
-            window.add(message.delivery_tag)
-            self._take(_delivery(message, window))
-
-        answer = await channel.basic_consume(self._topology.commands, on_message)
-        assert answer.consumer_tag is not None
-        return answer.consumer_tag
-
     async def _until_the_end(
-        self, connection: AbstractConnection, channel: Channel, cancelled: asyncio.Event
+        self, connection: AbstractConnection, subscription: _Subscription
     ) -> str | None:
         """Why taking ended; `None` when the service stops."""
         endings = {
-            asyncio.ensure_future(closed(connection, channel)): "",
-            asyncio.ensure_future(cancelled.wait()): (
+            asyncio.ensure_future(closed(connection, subscription.channel)): "",
+            asyncio.ensure_future(subscription.cancelled.wait()): (
                 f"the broker cancelled the consumer of {self._topology.commands!r}: "
                 "the queue was deleted, or its leader was lost"
+            ),
+            asyncio.ensure_future(subscription.suspected()): (
+                "a command came that was in hand when workers died: it will run alone"
             ),
             asyncio.ensure_future(self._must_pause()): "the database is away",
             asyncio.ensure_future(self._stop.wait()): None,
@@ -190,6 +130,75 @@ class Consumer:
         finally:
             for ending in endings:
                 ending.cancel()
+
+
+class _Subscription:
+    """A consumer on a channel: one command at a time at first, then as many as may be.
+
+    It begins with one, since the first to come may be a suspect; and it widens with the first that
+    is none.
+    """
+
+    def __init__(
+        self, queue: str, channel: Channel, window: Window, take: Callable[[Delivery], None]
+    ) -> None:
+        self.channel = channel
+        self.cancelled = asyncio.Event()
+        self._queue = queue
+        self._window = window
+        self._take = take
+        self._careful = True
+        self._consumer_tag = ""
+        self._widening: asyncio.Task[None] | None = None
+        self._suspects: set[int] = set()
+        self._suspect_came = asyncio.Event()
+        channel.on_consumer_cancel_callbacks.add(lambda _: self.cancelled.set())
+
+    async def begin_with_care(self, prefetch: int) -> None:
+        self._prefetch = prefetch
+        await self._consume(1)
+
+    async def cancel(self) -> None:
+        """Ask for no more; what was on its way has come when this returns."""
+        if self._widening is not None:
+            await self._widening
+        await self.channel.basic_cancel(self._consumer_tag)
+
+    def end(self) -> None:
+        if self._widening is not None:
+            self._widening.cancel()
+
+    async def suspected(self) -> None:
+        """Return when a suspect has come among others, and those others are done with."""
+        await self._suspect_came.wait()
+        await self.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLEARING_SECONDS):
+                await self._window.only(self._suspects)
+
+    async def _consume(self, prefetch: int) -> None:
+        await self.channel.basic_qos(prefetch_count=prefetch)
+        answer = await self.channel.basic_consume(self._queue, self._on_message)
+        assert answer.consumer_tag is not None
+        self._consumer_tag = answer.consumer_tag
+
+    async def _widen(self) -> None:
+        # A prefetch holds for the consumers that come after it.
+        await self.channel.basic_cancel(self._consumer_tag)
+        await self._consume(self._prefetch)
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        delivery = _delivery(message, self._window)
+        self._window.add(delivery.tag)
+        suspect = delivery.delivery_count >= SUSPECT_DELIVERIES
+        if suspect and not self._careful:
+            self._suspects.add(delivery.tag)
+            self._suspect_came.set()
+            return
+        self._take(delivery)
+        if self._careful and not suspect:
+            self._careful = False
+            self._widening = asyncio.create_task(self._widen())
 
 
 def _delivery(message: DeliveredMessage, window: Window) -> Delivery:

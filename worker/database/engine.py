@@ -57,26 +57,27 @@ def make_sessions(engine: AsyncEngine) -> Sessions:
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
-def alembic_config(database_url: str | None = None) -> Config:
-    """Alembic's configuration for the migrations that belong to this code."""
+def alembic_config(migrations: Path | None = None) -> Config:
+    """Alembic's configuration, without a file.
+
+    `migrations` is the folder of the migrations; by default those of this code, which lie beside
+    the package in a checkout and within it where it was installed.
+    """
     package = Path(__file__).parents[1]
     checkout = package.parent / "alembic"
+    folder = migrations or (checkout if checkout.is_dir() else package / "_alembic")
     config = Config()
-    config.set_main_option(
-        "script_location", str(checkout if checkout.is_dir() else package / "_alembic")
-    )
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    if database_url is not None:
-        config.attributes["database_url"] = database_url
     return config
 
 
-async def check_schema(engine: AsyncEngine) -> None:
-    """Raise `Misconfigured` unless the schema is at this code's head and may be used.
+async def check_schema(engine: AsyncEngine, migrations: Path | None = None) -> None:
+    """Raise `Misconfigured` unless the schema is at the newest migration and may be used.
 
     Raises `Unreachable` when the database cannot be asked.
     """
-    heads = set(ScriptDirectory.from_config(alembic_config()).get_heads())
+    heads = set(ScriptDirectory.from_config(alembic_config(migrations)).get_heads())
 
     def current(connection: Connection) -> set[str]:
         return set(MigrationContext.configure(connection).get_current_heads())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,9 +21,15 @@ class DatabaseWatch:
     """One question at a time to the database, whatever the number of lanes that wait."""
 
     def __init__(
-        self, engine: AsyncEngine, part: Part, *, probe_timeout_seconds: float = 5
+        self,
+        engine: AsyncEngine,
+        part: Part,
+        *,
+        migrations: Path | None = None,
+        probe_timeout_seconds: float = 5,
     ) -> None:
         self._engine = engine
+        self._migrations = migrations
         self._part = part
         self._probe_timeout_seconds = probe_timeout_seconds
         self._waiting: asyncio.Task[None] | None = None
@@ -38,7 +45,7 @@ class DatabaseWatch:
         while True:
             try:
                 await self._probe()
-                await check_schema(self._engine)
+                await check_schema(self._engine, self._migrations)
             except Unreachable as fault:
                 self._part.down(str(fault))
                 attempt += 1

@@ -1,0 +1,66 @@
+# `make` alone prints what there is. Nothing needs to be installed before but Python >= 3.11.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SERVERS := $(BIN)/python -m tests.servers
+
+.PHONY: help setup demo run test check format docs migration lock down clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make the virtual environment in .venv, with the locked packages
+
+# A file, so that a second `make` does not do it again.
+$(READY): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11. Name a newer one: make PYTHON=python3.12 …" >&2; exit 2; }
+	@echo "setting up $(VENV) …" >&2
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "error: $(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $(READY)
+
+demo: $(READY) ## Start servers and a worker, send it five commands, show each beside its event, stop all
+	@$(SERVERS) run -- sh -c '$(BIN)/worker migrate && $(BIN)/worker demo'
+
+run: $(READY) ## The same servers, and a worker in the foreground until Ctrl-C
+	@$(SERVERS) run --keep -- sh -c '$(BIN)/worker migrate && \
+	  echo "In another terminal:  . .services/env && worker publish user.create username=ann email=ann@example.com --wait" >&2 && \
+	  exec $(BIN)/worker run'
+
+test: $(READY) ## The whole test suite, against real servers that it starts itself
+	@$(SERVERS) run -- $(BIN)/python -m pytest $(args)
+
+check: $(READY) ## Format, lint, types, import rules, docs: what CI runs beside the tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m docs.generate --check
+
+format: $(READY) ## Format the code and mend what can be mended by rule
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(READY) ## Write the generated parts of the docs anew
+	$(BIN)/python -m docs.generate
+
+migration: $(READY) ## Write a migration from what changed in the entities: make migration m="add a phone number"
+	@test -n "$(m)" || { echo 'error: name it: make migration m="add a phone number"' >&2; exit 2; }
+	@$(SERVERS) run -- sh -c '$(BIN)/alembic upgrade head && $(BIN)/alembic revision --autogenerate -m "$(m)"'
+
+lock: $(READY) ## Resolve all packages anew and pin them with their hashes
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade --extra dev pyproject.toml -o requirements-dev.lock
+
+down: ## Stop the servers that make started; their data stays
+	@if test -e $(READY); then $(SERVERS) down; fi
+
+clean: ## Stop them, and remove their data, .venv and all caches
+	@if test -e $(READY); then $(SERVERS) clean; fi
+	rm -rf $(VENV) .services .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build
