@@ -91,7 +91,10 @@ class Harness:
         await self._stack.aclose()
 
     async def _delete_topology(self) -> None:
-        channel = await self.connection.channel()
+        # On a connection of its own: the test may have broken the other.
+        connection = await aio_pika.connect(self.settings.broker.url.get_secret_value())
+        self._stack.push_async_callback(connection.close)
+        channel = await connection.channel()
         for queue in ("commands", "events", "dead-letters"):
             await channel.queue_delete(f"{self.settings.namespace}.{queue}")
         for exchange in ("commands", "events"):
@@ -127,6 +130,12 @@ class Harness:
 
         await queue.consume(collect, no_ack=True)
         self._subscribed = True
+        self._queue = queue
+
+    async def unsubscribe(self) -> None:
+        """Collect no more."""
+        await self._queue.delete(if_unused=False, if_empty=False)
+        self._subscribed = False
 
     async def publish(
         self, body: bytes | str | Mapping[str, Any], *, routing_key: str = "any", **properties: Any
@@ -195,9 +204,7 @@ class Harness:
         queue = await self.channel.get_queue(f"{self.settings.namespace}.dead-letters")
         taken: list[Message] = []
         while (message := await queue.get(fail=False, no_ack=True)) is not None:
-            taken.append(
-                Message(message.routing_key or "", message.body, message.headers, message)
-            )
+            taken.append(Message(message.routing_key or "", message.body, message.headers, message))
         return taken
 
     async def dead_letters(self, count: int, *, within: float = 15) -> list[Message]:

@@ -59,10 +59,11 @@ class Compose:
     def _compose(self, *arguments: str, timeout: float) -> str:
         done = self._run(["docker", "compose", "-f", str(self._file), *arguments], timeout)
         if not done.ok:
-            lines = [line for line in done.output.splitlines() if line.strip()]
-            why = "\n    ".join(lines[-10:])
-            raise ServerError(
+            error = ServerError(
                 f"`docker compose {' '.join(arguments)}` failed (exit {done.code}): mend it, or "
-                f"stop Docker to use servers of this machine.\n    {why}"
+                "stop Docker to use servers of this machine."
             )
+            for line in [line for line in done.output.splitlines() if line.strip()][-10:]:
+                error.add(f"    {line}")
+            raise error
         return done.output

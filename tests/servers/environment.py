@@ -25,12 +25,9 @@ class Urls:
         """As the worker's settings want them."""
         return {BROKER: self.broker, DATABASE: self.database}
 
-    def __str__(self) -> str:
-        return f"{redacted(self.broker)} and {redacted(self.database)}"
-
 
 def redacted(url: str) -> str:
-    """The same URL with its password hidden, for messages; ours have none worth hiding."""
+    """The same URL with its password hidden, for messages."""
     return re.sub(r"(://[^:/@]*):[^@]+@", r"\1:***@", url)
 
 

@@ -11,11 +11,18 @@ class ServerError(Exception):
     """A server cannot be had; `log` is the file whose last lines may say why."""
 
     def __init__(self, words: str, *, log: Path | None = None, code: int = UNREACHABLE) -> None:
-        lines = [words]
-        if log is not None and (end := tail(log)):
-            lines += [f"The end of {log}:", *(f"    {line}" for line in end)]
-        super().__init__("\n".join(lines))
+        super().__init__(words)
+        self._lines = [words]
         self.code = code
+        if log is not None and (end := tail(log)):
+            self._lines += [f"The end of {log}:", *(f"    {line}" for line in end)]
+
+    def add(self, line: str) -> None:
+        """Say more, where more is known."""
+        self._lines.append(line)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines)
 
 
 def tail(log: Path, lines: int = 15) -> list[str]:

@@ -2,12 +2,13 @@
 
 import random
 import socket
-from collections.abc import Container
 
 # Below the range that systems hand out for outgoing connections (32768 and up on Linux): there
 # any client could take a server's port while the server restarts.
 _RANGE = range(20000, 30000)
 _WELL_KNOWN = {25672, 27017}
+# A server that is being started takes a second to occupy its port, which looks free until then.
+_handed_out: set[int] = set()
 
 
 def is_free(port: int) -> bool:
@@ -22,12 +23,14 @@ def is_free(port: int) -> bool:
     return True
 
 
-def choose(remembered: int | None, taken: Container[int] = ()) -> int:
-    """The remembered port if it is free, else another one."""
-    if remembered is not None and remembered not in taken and is_free(remembered):
+def choose(remembered: int | None) -> int:
+    """The remembered port if it is free, else one that no server of this process was given."""
+    if remembered is not None and is_free(remembered):
+        _handed_out.add(remembered)
         return remembered
     # Chance keeps two checkouts apart that choose at the same moment.
     for port in random.sample(_RANGE, len(_RANGE)):
-        if port not in taken and port not in _WELL_KNOWN and is_free(port):
+        if port not in _handed_out | _WELL_KNOWN and is_free(port):
+            _handed_out.add(port)
             return port
     raise OSError(f"no free port from {_RANGE.start} to {_RANGE.stop - 1}")

@@ -78,7 +78,7 @@ class PrivatePostgres(PrivateServer):
         self._helper("postgres", "--single", "-D", str(fresh), "postgres", stdin=sql)
         fresh.rename(self.data)
 
-    def spawn(self) -> dict[str, subprocess.Popen[bytes]]:
+    def spawn(self) -> None:
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -87,14 +87,8 @@ class PrivatePostgres(PrivateServer):
             "cluster_name": self._cluster,
         } | self._settings
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        main = processes.spawn(
-            [str(self._bin / "postgres"), "-D", str(self.data), *options],
-            account=self.account,
-            environment=processes.clean_environment(self.state),
-            directory=self.state,
-            log=self.log,
-        )
-        return {"main": main}
+        argv = [str(self._bin / "postgres"), "-D", str(self.data), *options]
+        self.begin("main", argv, processes.clean_environment(self.state))
 
     def owns(self, process: Process) -> bool:
         if process.program == "postgres" and self.record.state:
@@ -103,7 +97,7 @@ class PrivatePostgres(PrivateServer):
 
     def answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 return _lets_us_in(connection)
         except OSError:
             return False
@@ -123,8 +117,8 @@ class PrivatePostgres(PrivateServer):
         self.binaries = find_binaries(made_by)
         if self.binaries is None:
             raise ServerError(
-                f"The data in {self.data} were made by PostgreSQL {made_by}, which is not "
-                "installed any more: remove them with `python -m tests.servers clean`."
+                f"The data in {self.data} were made by PostgreSQL {made_by}, "
+                "whose programs are not on this machine any more."
             )
 
     def _helper(self, program: str, *arguments: str, stdin: str = "") -> None:

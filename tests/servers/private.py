@@ -5,7 +5,8 @@ import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
@@ -39,7 +40,6 @@ class PrivateServer(ABC):
         self._fixed_port = port
         self._outlive = outlive
         self._guard: Guard | None = None
-        self._children: list[subprocess.Popen[bytes]] = []
         if port is not None:
             self.record.ports["main"] = port
         if "main" not in self.record.ports:
@@ -50,7 +50,7 @@ class PrivateServer(ABC):
         """The server that was started in this directory, perhaps by another process."""
         return cls(directory, None, outlive=True)
 
-    # What differs from server to server
+    # What differs from server to server, and what that is built of
 
     @property
     @abstractmethod
@@ -66,8 +66,8 @@ class PrivateServer(ABC):
         """Make the files without which the server cannot start."""
 
     @abstractmethod
-    def spawn(self) -> dict[str, subprocess.Popen[bytes]]:
-        """Start the processes; the one called `main` is the server."""
+    def spawn(self) -> None:
+        """`begin` the processes; the one called `main` is the server."""
 
     @abstractmethod
     def owns(self, process: processes.Process) -> bool:
@@ -76,6 +76,21 @@ class PrivateServer(ABC):
     @abstractmethod
     def answers(self) -> bool:
         """Whether a client would be served at this moment."""
+
+    def begin(
+        self, name: str, argv: Sequence[str], environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        """Start a process of this server, and remember it at once: we may be interrupted."""
+        child = processes.spawn(
+            argv,
+            account=self.account,
+            environment=environment,
+            directory=self.state,
+            log=self.log,
+        )
+        self.record.pids[name] = child.pid
+        self.record.save()
+        return child
 
     # What tests and commands use
 
@@ -87,11 +102,10 @@ class PrivateServer(ABC):
     @property
     def running(self) -> bool:
         """Whether the process is there, be it frozen or busy."""
-        self._reap()
         main = self.record.pids.get("main", -1)
         # Of a child of ours no doubt is possible, while the command line of a process is empty
         # for a moment whenever it turns from one program into the next.
-        if any(child.pid == main for child in self._children):
+        if processes.living_child(main):
             return True
         found = processes.table().get(main)
         return found is not None and self.owns(found)
@@ -122,13 +136,15 @@ class PrivateServer(ABC):
         accounts.own(self.state, self.account)
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".log.1"))
-        self.prepare()
-        started = self.spawn()
-        self._children += started.values()
-        self.record.pids = {name: child.pid for name, child in started.items()}
         self.record.save()
         if not self._outlive and self._guard is None:
             self._guard = Guard(type(self), self.directory)
+        try:
+            self.prepare()
+            self.spawn()
+        except BaseException:
+            self.kill()
+            raise
         return True
 
     def wait(self) -> None:
@@ -142,8 +158,8 @@ class PrivateServer(ABC):
                 return
             if time.monotonic() > deadline:
                 self.kill()
-                words = f"{self.title} gave no answer within {self.start_seconds:.0f} s"
-                raise ServerError(f"{words} on port {self.port} and was ended.", log=self.log)
+                words = f"{self.title} gave no answer in {self.start_seconds:.0f} s and was ended."
+                raise ServerError(words, log=self.log)
             time.sleep(0.03)
 
     def stop(self) -> None:
@@ -154,14 +170,12 @@ class PrivateServer(ABC):
             main = self.record.pids["main"]
             processes.send([main], self.stop_signal)
             processes.until(lambda: not self.running, within=self.stop_seconds)
-        processes.end(self._family)
-        self._reap()
+        self._forget()
 
     def kill(self) -> None:
         """Crash it: SIGKILL to all its processes at once, back when they are gone."""
         self._release_guard()
-        processes.end(self._family)
-        self._reap()
+        self._forget()
 
     def restart(self) -> None:
         """Stop and start, with the same port and data."""
@@ -177,11 +191,15 @@ class PrivateServer(ABC):
         processes.send(self._family(), signal.SIGCONT)
 
     def remove(self) -> None:
-        """Stop it and delete its data, log and record."""
+        """Stop it and delete its data, log and record, but nothing that others put beside."""
         self.stop()
-        shutil.rmtree(accounts.outside_of(self.directory), ignore_errors=True)
-        shutil.rmtree(self.directory, ignore_errors=True)
-        # The choice where the data go is made anew in a new directory.
+        for place in (accounts.outside_of(self.directory), self.directory / "state"):
+            shutil.rmtree(place, ignore_errors=True)
+        for name in ("server.json", "server.log", "server.log.1"):
+            (self.directory / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.directory.rmdir()
+        # In a new directory, the place for the data is chosen anew.
         self.__dict__.pop("state", None)
         self.record.state = ""
 
@@ -208,37 +226,33 @@ class PrivateServer(ABC):
     def state(self) -> Path:
         """The directory that belongs to the server's user."""
         if not self.record.state:
-            accounts.sweep(_in_use)
+            accounts.sweep(processes.anywhere)
             self.record.state = str(accounts.place_for(self.directory, self.account))
         return Path(self.record.state)
 
     def _family(self) -> list[int]:
         """All its processes, those included that a crash has made orphans."""
         rows = processes.table()
-        self._reap()
-        roots = {child.pid for child in self._children} | {
-            pid for pid, row in rows.items() if self.owns(row)
-        }
+        children = (pid for pid in self.record.pids.values() if processes.living_child(pid))
+        roots = {*children, *(pid for pid, row in rows.items() if self.owns(row))}
         return processes.with_descendants(sorted(roots), rows)
+
+    def _forget(self) -> None:
+        """End what is left of it, and with it the meaning of its process numbers."""
+        processes.end(self._family)
+        processes.reap()
+        self.record.pids = {}
+        if self.directory.exists():
+            self.record.save()
 
     def _settle_ports(self) -> None:
         """The remembered ports, or others where something else has taken them meanwhile."""
         if self._fixed_port is not None and not ports.is_free(self._fixed_port):
             raise ServerError(f"Port {self._fixed_port} for {self.title} is taken: name another.")
-        settled: dict[str, int] = {}
-        for name in self.port_names:
-            settled[name] = ports.choose(self.record.ports.get(name), settled.values())
-        self.record.ports = settled
+        remembered = self.record.ports
+        self.record.ports = {name: ports.choose(remembered.get(name)) for name in self.port_names}
 
     def _release_guard(self) -> None:
         if self._guard is not None:
             self._guard.release()
             self._guard = None
-
-    def _reap(self) -> None:
-        """Read the ends of our children, or they stay in the process table as zombies."""
-        self._children = [child for child in self._children if child.poll() is None]
-
-
-def _in_use(outside: Path) -> bool:
-    return any(str(outside) in process.command for process in processes.table().values())

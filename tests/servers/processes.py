@@ -16,6 +16,8 @@ from tests.servers.accounts import Account
 from tests.servers.errors import ServerError
 
 _PROC = Path("/proc")
+# Kept until they end, even if their server outlives this process and nobody else keeps them.
+_children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ def _from_ps() -> Iterable[Process]:
     for line in listing.splitlines():
         pid, parent, state, command = [*line.split(None, 3), ""][:4]
         yield Process(int(pid), int(parent), state[0], command)
+
+
+def anywhere(path: Path) -> bool:
+    """Whether any process names this path in its command line."""
+    return any(str(path) in process.command for process in table().values())
 
 
 def with_descendants(roots: Iterable[int], rows: Mapping[int, Process]) -> list[int]:
@@ -136,7 +143,7 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a server: away from our terminal and its Ctrl-C, output into the log."""
     with log.open("ab") as output:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             argv,
             cwd=directory,
             env=dict(environment),
@@ -148,6 +155,21 @@ def spawn(
             group=account.gid if account else None,
             extra_groups=[] if account else None,
         )
+    _children[child.pid] = child
+    return child
+
+
+def reap() -> None:
+    """Read the ends of our children, which would else stay in the process table as zombies."""
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            _children.pop(pid, None)
+
+
+def living_child(pid: int) -> bool:
+    """Whether this is a process that we have spawned and that has not ended."""
+    reap()
+    return pid in _children
 
 
 def run(

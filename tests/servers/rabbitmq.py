@@ -4,8 +4,6 @@ import glob
 import secrets
 import shutil
 import socket
-import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -87,17 +85,17 @@ class PrivateRabbitMQ(PrivateServer):
         if self.account is not None:
             shutil.chown(cookie, self.account.uid, self.account.gid)
 
-    def spawn(self) -> dict[str, subprocess.Popen[bytes]]:
+    def spawn(self) -> None:
         environment = self._environment()
         epmd_port = self.record.ports["epmd"]
         # Ours and in the foreground: Erlang would start one that outlives the server for ever.
-        epmd = self._spawn(["epmd", "-port", str(epmd_port), "-address", "127.0.0.1"], environment)
+        argv = ["epmd", "-port", str(epmd_port), "-address", "127.0.0.1"]
+        epmd = self.begin("epmd", argv, environment)
         processes.until(lambda: _accepts(epmd_port) or epmd.poll() is not None, within=10)
         if epmd.poll() is not None:
             raise ServerError(f"epmd could not listen on port {epmd_port}.", log=self.log)
         # Erlang ignores the words after the script, but they mark the process as ours.
-        main = self._spawn([str(self._server), *self._mark.split(" ", 1)], environment)
-        return {"main": main, "epmd": epmd}
+        self.begin("main", [str(self._server), *self._mark.split(" ", 1)], environment)
 
     def owns(self, process: Process) -> bool:
         if process.pid == self.record.pids.get("epmd") and process.program == "epmd":
@@ -106,7 +104,7 @@ class PrivateRabbitMQ(PrivateServer):
 
     def answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"AMQP\x00\x00\x09\x01")
                 # A method frame on channel 0: Connection.Start. A listener that is not AMQP, or
                 # not ready, says something else or nothing.
@@ -123,15 +121,6 @@ class PrivateRabbitMQ(PrivateServer):
     @property
     def _mark(self) -> str:
         return f"-worker_servers {self.state}"
-
-    def _spawn(self, argv: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        return processes.spawn(
-            argv,
-            account=self.account,
-            environment=environment,
-            directory=self.state,
-            log=self.log,
-        )
 
     def _environment(self) -> dict[str, str]:
         """Everything that names a file of the system, pointed to ours or to nothing."""

@@ -14,6 +14,7 @@ from typing import Any, cast
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractConnection
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from aiormq.channel import Channel
 from aiormq.exceptions import (
     AMQPError,
@@ -125,8 +126,12 @@ async def keep_connected(settings: BrokerSettings, name: str, part: Part, serve:
             if not has_worked:
                 raise
             reason = str(error)
-        except (Unreachable, AMQPError, OSError, TimeoutError) as error:
+        except (Unreachable, *CONNECTION_EXCEPTIONS) as error:
             reason = str(error) or type(error).__name__
+        except Exception as error:
+            # Not foreseen; but a worker that serves no longer, and does not say so, is worse.
+            log.exception("serving the broker failed", part=part.name)
+            reason = f"{type(error).__name__}: {error}"
         if part.ready:
             attempt, has_worked = 0, True
         part.down(reason)

@@ -125,6 +125,9 @@ class Topology:
         except ChannelPreconditionFailed as error:
             raise Misconfigured(_differs(kind, name, str(error))) from error
         except ChannelNotFoundEntity as error:
+            # For a moment after its own start the broker says this of a stream that it has.
+            if self.settings.declare or "down or inaccessible" in str(error):
+                raise
             raise Misconfigured(
                 f"The {kind} {name!r} does not exist and WORKER_BROKER__DECLARE=false forbids to "
                 "make it. Let an administrator run the worker once with "

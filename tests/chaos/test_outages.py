@@ -1,0 +1,260 @@
+"""G6 and G1: servers that stop, crash, freeze or forget, and links that break."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from sqlalchemy import make_url
+
+from tests import probes
+from tests.chaos.proxy import Proxy
+from tests.harness import Harness, eventually
+from tests.servers.postgres import PrivatePostgres
+from tests.servers.rabbitmq import PrivateRabbitMQ
+from worker.service import Service
+
+BACK_WITHIN = 10
+"""Seconds after a server's return within which the worker works again (G6)."""
+
+
+def user(name: str) -> dict[str, str]:
+    return {"username": name, "email": f"{name}@example.com"}
+
+
+async def readiness(service: Service) -> dict[str, Any]:
+    async with (
+        aiohttp.ClientSession() as client,
+        client.get(f"http://127.0.0.1:{service.health.port}/readyz") as response,
+    ):
+        body: dict[str, Any] = await response.json()
+        assert response.status == (200 if body["ready"] else 503)
+        return body
+
+
+async def not_ready(service: Service, part: str) -> dict[str, Any]:
+    async def look() -> dict[str, Any] | None:
+        found = (await readiness(service))["parts"][part]
+        return None if found["ready"] else found
+
+    found = await eventually(look, within=40)
+    assert found is not None
+    return found
+
+
+async def is_back(service: Service, since: float) -> None:
+    await eventually(lambda: service.health.ready, within=BACK_WITHIN + 5)
+    assert time.monotonic() - since < BACK_WITHIN
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_commands_wait_while_the_database_is_down(
+    breakable: Harness, own_database: PrivatePostgres, how: str
+) -> None:
+    async with breakable.worker() as service:
+        await breakable.ask("user.create", data=user("before"))
+        await asyncio.to_thread(getattr(own_database, how))
+        ids = [await breakable.send("user.create", data=user(f"u{n}")) for n in range(50)]
+        found = await not_ready(service, "database")
+        assert "PostgreSQL cannot be reached" in found["reason"]
+        assert found["since"]
+        assert len(breakable.events) == 1
+
+        await asyncio.to_thread(own_database.start)
+        back = time.monotonic()
+        await is_back(service, back)
+        for id_ in ids:
+            assert (await breakable.event(id_)).routing_key == "user.created"
+    assert await breakable.dead_letters_so_far() == []
+
+
+async def test_a_frozen_database_is_an_outage_too(
+    breakable: Harness, own_database: PrivatePostgres
+) -> None:
+    fast = {"statement_timeout_seconds": 1, "connect_timeout_seconds": 1}
+    database = breakable.settings.database.model_dump() | fast
+    async with breakable.worker(database=database) as service:
+        await breakable.ask("user.create", data=user("before"))
+        own_database.freeze()
+        try:
+            id_ = await breakable.send("user.create", data=user("meanwhile"))
+            await not_ready(service, "database")
+        finally:
+            own_database.thaw()
+        await is_back(service, time.monotonic())
+        assert (await breakable.event(id_)).routing_key == "user.created"
+    assert await breakable.dead_letters_so_far() == []
+
+
+async def test_a_database_that_takes_no_writes_is_waited_for(
+    breakable: Harness, own_database: PrivatePostgres
+) -> None:
+    async with breakable.worker() as service:
+        await breakable.rows("ALTER SYSTEM SET default_transaction_read_only = on")
+        await breakable.rows("SELECT pg_reload_conf()")
+        try:
+            id_ = await breakable.send("user.create", data=user("later"))
+            found = await not_ready(service, "database")
+            assert "no writes" in found["reason"]
+        finally:
+            await breakable.rows("ALTER SYSTEM RESET default_transaction_read_only")
+            await breakable.rows("SELECT pg_reload_conf()")
+        await is_back(service, time.monotonic())
+        assert (await breakable.event(id_)).routing_key == "user.created"
+
+
+async def test_killed_backends_cost_nothing_but_time(breakable: Harness) -> None:
+    async with breakable.worker():
+        ids = []
+        for n in range(200):
+            ids.append(await breakable.send("user.create", data=user(f"u{n}")))
+            if n % 40 == 20:
+                await breakable.rows(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE application_name LIKE '%worker' AND pid <> pg_backend_pid()"
+                )
+        for id_ in ids:
+            assert (await breakable.event(id_, within=40)).routing_key == "user.created"
+    assert await breakable.dead_letters_so_far() == []
+    assert len(await breakable.rows("SELECT * FROM users")) == 200
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_commands_survive_a_broker_that_goes_away(
+    breakable: Harness, own_broker: PrivateRabbitMQ, how: str
+) -> None:
+    async with breakable.worker() as service:
+        ids = [await breakable.send("user.create", data=user(f"u{n}")) for n in range(100)]
+        await asyncio.to_thread(getattr(own_broker, how))
+        found = await not_ready(service, "commands")
+        assert found["reason"]
+        await not_ready(service, "events")
+
+        await asyncio.to_thread(own_broker.start)
+        back = time.monotonic()
+        await is_back(service, back)
+        async with Harness(breakable.settings) as observer:
+            await observer.subscribe()
+            late = await observer.ask("user.create", data=user("late"))
+            assert late.routing_key == "user.created"
+            await eventually(lambda: _count(observer, "SELECT count(*) FROM users", len(ids) + 1))
+            # What had been answered before is in the stream; what had not was answered after.
+            assert await observer.waiting("dead-letters") == 0
+
+
+async def _count(harness: Harness, query: str, expected: int) -> bool:
+    (row,) = await harness.rows(query)
+    return bool(row["count"] == expected)
+
+
+async def test_a_consumer_that_the_broker_cancels_comes_back(breakable: Harness) -> None:
+    async with breakable.worker() as service:
+        queue = f"{breakable.settings.namespace}.commands"
+        await breakable.channel.queue_delete(queue)
+        await eventually(lambda: not service.health.part("commands").ready)
+        await is_back(service, time.monotonic())
+        assert (await breakable.ask("user.create", data=user("ann"))).routing_key == "user.created"
+
+
+async def test_events_wait_for_their_stream_to_be_made_again(breakable: Harness) -> None:
+    async with breakable.worker() as service:
+        await breakable.ask("user.create", data=user("before"))
+        # Nobody is bound any more: a subscriber's queue would hide that the stream is gone.
+        await breakable.unsubscribe()
+        await breakable.channel.queue_delete(f"{breakable.settings.namespace}.events")
+        id_ = await breakable.send("user.create", data=user("after"))
+        await eventually(lambda: _count(breakable, "SELECT count(*) FROM users", 2))
+        await is_back(service, time.monotonic())
+        await eventually(lambda: _answered(breakable, id_))
+        await breakable.subscribe()
+        await breakable.ask("user.create", data=user("later"))
+
+
+async def _answered(harness: Harness, id_: str) -> bool:
+    """Whether the command is acknowledged, which it only is once its event is confirmed."""
+    return await harness.waiting("events") >= 1 and await harness.waiting() == 0
+
+
+async def test_a_memory_alarm_is_told_and_waited_out(
+    breakable: Harness, own_broker: PrivateRabbitMQ
+) -> None:
+    async with breakable.worker(entities="tests.probes") as service:
+        await breakable.ask("user.create", data=user("ann"))
+        # A broker in alarm still hands out commands, and blocks whoever publishes next.
+        probes.RELEASE.clear()
+        id_ = await breakable.send("user.linger", target={"username": "ann"})
+        await eventually(lambda: probes.ATTEMPTS[id_] == 1)
+        await asyncio.to_thread(own_broker.ctl, "set_vm_memory_high_watermark", "0.00001")
+        try:
+            probes.RELEASE.set()
+            found = await not_ready(service, "events")
+            assert "alarm" in found["reason"]
+            assert id_ not in {event.command_id for event in breakable.events}
+        finally:
+            await asyncio.to_thread(
+                own_broker.ctl, "set_vm_memory_high_watermark", "absolute", "1GB"
+            )
+        await is_back(service, time.monotonic())
+        assert (await breakable.event(id_)).routing_key == "user.lingered"
+
+
+@pytest.mark.parametrize("reply_is_lost", [True, False], ids=["after-commit", "before-commit"])
+async def test_a_connection_lost_during_commit_has_one_effect(
+    breakable: Harness, own_database: PrivatePostgres, reply_is_lost: bool
+) -> None:
+    url = make_url(own_database.url)
+    async with Proxy("127.0.0.1", own_database.port) as proxy:
+        through = url.set(port=proxy.port).render_as_string(hide_password=False)
+        database = breakable.settings.database.model_dump() | {"url": through}
+        async with breakable.worker(database=database):
+            await breakable.ask("user.create", data=user("before"))
+            # asyncpg sends COMMIT as a simple query: 'Q', length, text.
+            proxy.deliver = reply_is_lost
+            proxy.watch = once(lambda to_server, piece: to_server and b"COMMIT;" in piece)
+            ids = [await breakable.send("user.create", data=user(f"u{n}")) for n in range(20)]
+            for id_ in ids:
+                assert (await breakable.event(id_, within=30)).routing_key == "user.created"
+            assert proxy.cuts == 1
+    (row,) = await breakable.rows("SELECT count(*) FROM users")
+    assert row["count"] == 21
+    assert len({event.body for event in breakable.events}) == 21
+
+
+def once(condition: Callable[[bool, bytes], bool]) -> Callable[[bool, bytes], bool]:
+    fired = False
+
+    def check(to_server: bool, piece: bytes) -> bool:
+        nonlocal fired
+        if not fired and condition(to_server, piece):
+            fired = True
+            return True
+        return False
+
+    return check
+
+
+@pytest.mark.parametrize("link", ["reset", "freeze"])
+async def test_a_broken_link_to_the_broker_mends(
+    breakable: Harness, own_broker: PrivateRabbitMQ, link: str
+) -> None:
+    async with Proxy("127.0.0.1", own_broker.port) as proxy:
+        broker = breakable.settings.broker.model_dump() | {
+            "url": own_broker.url.replace(str(own_broker.port), str(proxy.port)),
+            "heartbeat_seconds": 2,
+        }
+        async with breakable.worker(broker=broker) as service:
+            await breakable.ask("user.create", data=user("before"))
+            ids = [await breakable.send("user.create", data=user(f"u{n}")) for n in range(100)]
+            getattr(proxy, link)()
+            await eventually(lambda: not service.health.ready, within=30)
+            proxy.reset()
+            proxy.thaw()
+            await is_back(service, time.monotonic())
+            for id_ in ids:
+                assert (await breakable.event(id_)).routing_key == "user.created"
+    assert len(await breakable.rows("SELECT * FROM users")) == 101
+    assert await breakable.dead_letters_so_far() == []
