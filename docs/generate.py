@@ -51,11 +51,15 @@ def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, s
             continue
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
-        yield prefix + name.upper(), str(default).lower() if default in (True, False) else str(
-            default
-        ), field.description or ""
+        yield prefix + name.upper(), _shown(default), field.description or ""
     for section, section_prefix in sections:
         yield from _settings(section, section_prefix)
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return "unset"
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def cli_page() -> str:

@@ -56,6 +56,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 MAX_VERSION = 2**31 - 1
 MAX_FAULTS = 20
+MAX_DEPTH = 100
 
 _TITLES = {
     "malformed": "The message is not a JSON object in UTF-8",
@@ -67,6 +68,7 @@ _TITLES = {
     "version_mismatch": "The row is at another version",
     "id_reused": "The id was used for another command",
     "failed": "The command could not be carried out",
+    "refused": "The command was refused",
 }
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
@@ -119,7 +121,7 @@ class Codec:
         """The problem as the data of an event (RFC 9457)."""
         return {
             "type": f"urn:worker:problem:{problem.code}",
-            "title": _TITLES[problem.code],
+            "title": _TITLES.get(problem.code, _TITLES["refused"]),
             "detail": problem.detail,
             "code": problem.code,
             "errors": [
@@ -167,7 +169,7 @@ class Codec:
 
 
 def _parse(delivery: Delivery) -> dict[str, Any]:
-    if delivery.content_encoding not in (None, "", "utf-8", "utf8", "identity"):
+    if (delivery.content_encoding or "").lower() not in ("", "utf-8", "utf8", "identity"):
         raise _Malformed("compressed or encoded bodies are not accepted; send plain UTF-8")
     if delivery.body.startswith(b"\xef\xbb\xbf"):
         raise _Malformed("it begins with a byte order mark; send UTF-8 without one")
@@ -192,6 +194,8 @@ def _parse(delivery: Delivery) -> dict[str, Any]:
         raise _Malformed("it holds a number that is out of range") from None
     if not isinstance(members, dict):
         raise _Malformed("it is not a JSON object")
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(members) > MAX_DEPTH:
+        raise _Malformed(f"it is nested more than {MAX_DEPTH} deep")
     # Only an escape can bring these in: JSON forbids raw control characters, UTF-8 raw surrogates.
     if "\\u" in text and any(_UNSTORABLE.search(string) for string in _strings(members)):
         raise _Malformed("it holds U+0000 or half of a surrogate pair, which cannot be stored")
@@ -233,6 +237,19 @@ def _strings(value: Any) -> Iterator[str]:
                 stack.extend(members.values())
             case list() as items:
                 stack.extend(items)
+
+
+def _depth(value: Any) -> int:
+    """How deep objects and lists are nested, without recursion."""
+    depth, level = 0, [value]
+    while level := [
+        inner
+        for outer in level
+        if isinstance(outer, dict | list)
+        for inner in (outer.values() if isinstance(outer, dict) else outer)
+    ]:
+        depth += 1
+    return depth
 
 
 class _Reading:
@@ -429,14 +446,14 @@ def _problem(code: str, faults: list[Fault], untold: int) -> Problem:
 
 def _pointer(path: tuple[str | int, ...]) -> str:
     """A JSON pointer (RFC 6901), with over-long and unprintable names cut down."""
-    steps = (str(step).replace("~", "~0").replace("/", "~1") for step in path)
-    return "".join("/" + _CONTROL.sub("?", step)[:100] for step in steps)
+    steps = (_CONTROL.sub("?", str(step)[:100]) for step in path)
+    return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
 
 
 def _in_words(message: str) -> str:
     if message == "Field required":
         return "is missing"
-    message = message.removeprefix("Value error, ")
+    message = message.removeprefix("Value error, ").removesuffix(" after validation")
     if message.startswith("Input should be"):
         message = "must be" + message.removeprefix("Input should be")
     for noun in ("String", "Value", "List", "Dictionary"):

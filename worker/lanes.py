@@ -3,7 +3,8 @@
 A lane is one task with its own queue. It takes what is waiting, up to the size of a group, and has
 it run as one transaction: one command when idle, many under backlog, with no timer and no wait in
 between. A second task publishes what the first has committed, so that the next transaction does not
-wait for the broker's confirms; at most three groups are committed and not yet handed over.
+wait for the broker's confirms. At most three groups are committed and wait to be published, beside
+those that are being published and the one that is being carried out.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from worker.messages import (
     Refused,
     Retry,
     Settled,
+    Source,
 )
 from worker.retry import RECONNECT
 
@@ -55,6 +57,7 @@ class Lane:
         self._group_size = group_size
         self._waiting: deque[Job] = deque()
         self._parked: dict[str, deque[Job]] = {}
+        self._source: Source | None = None
         self._wake = asyncio.Event()
         self._stopping = False
         self._losses_in_a_row = 0
@@ -64,6 +67,10 @@ class Lane:
 
     def submit(self, job: Job) -> None:
         """Add a job at the end."""
+        source = job.envelope.delivery.source
+        if source is not self._source:
+            self._source = source
+            self._forget_closed()
         self._waiting.append(job)
         self._wake.set()
 
@@ -94,7 +101,7 @@ class Lane:
         while not self._stopping:
             while self._waiting and len(group) < self._group_size:
                 job = self._waiting.popleft()
-                if job.envelope.delivery.source.closed:
+                if _is_closed(job):
                     continue  # the broker delivers it again
                 if job.key in self._parked:
                     self._parked[job.key].append(job)
@@ -128,6 +135,13 @@ class Lane:
                     undecided.append(job)
         self._waiting.extendleft(reversed(undecided))
         return settled
+
+    def _forget_closed(self) -> None:
+        """Drop what the broker delivers again: a lane that cannot move must not collect it."""
+        self._waiting = deque(job for job in self._waiting if not _is_closed(job))
+        for key, jobs in self._parked.items():
+            # An empty one stays: its timer will look for the key.
+            self._parked[key] = deque(job for job in jobs if not _is_closed(job))
 
     def _park(self, job: Job, delay_seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -180,6 +194,10 @@ class Lane:
                 delivery.source.settle(delivery.tag)
             if last:
                 return
+
+
+def _is_closed(job: Job) -> bool:
+    return job.envelope.delivery.source.closed
 
 
 class Lanes:

@@ -29,7 +29,7 @@ from worker.messages import (
     utc_now,
 )
 from worker.registry import Registry
-from worker.retry import Backoff, Kind, classify, is_broken_connection
+from worker.retry import Backoff, Kind, classify, is_doubtful
 from worker.transaction import Transaction, entry_for
 
 log = structlog.get_logger(__name__)
@@ -70,7 +70,10 @@ class Processor:
     async def process(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The outcome of each job, in order. Never raises but when cancelled."""
         if len(jobs) == 1 and jobs[0].envelope.delivery.delivery_count >= self._max_deliveries:
-            return [await self._give_up(jobs[0], jobs[0].envelope.delivery.delivery_count)]
+            outcome = await self._give_up(jobs[0], jobs[0].envelope.delivery.delivery_count)
+            if not isinstance(outcome, Retry):
+                return [outcome]
+            # It is in the ledger: it was done, but its worker died before it could say so.
         outcomes: list[Outcome] = []
         held: set[str] = set()
         while len(outcomes) < len(jobs):
@@ -84,19 +87,28 @@ class Processor:
 
         `held` collects the keys that wait for a retry; no later command with such a key may run.
         """
-        ready = [job for job in jobs if job.key not in held]
-        ran = iter(await self._ready_together(ready, held)) if ready else iter(())
-        blocked = {id(job) for job in jobs} - {id(job) for job in ready}
-        return [Held() if id(job) in blocked else next(ran) for job in jobs]
+        outcomes: dict[int, Outcome] = {}
+        while ready := [job for job in jobs if id(job) not in outcomes and job.key not in held]:
+            ran = await self._ready_together(ready, held)
+            outcomes |= {id(job): outcome for job, outcome in zip(ready, ran, strict=False)}
+            if any(isinstance(outcome, Away) for outcome in ran):
+                break
+        found: list[Outcome] = []
+        for job in jobs:
+            if id(job) in outcomes:
+                found.append(outcomes[id(job)])
+            elif job.key in held:
+                found.append(Held())
+            else:
+                break
+        return _nothing_after_a_loss(found, len(jobs))
 
     async def _ready_together(self, jobs: list[Job], held: set[str]) -> list[Outcome]:
+        """Outcomes of the first jobs at least: a transaction may run out of time."""
         try:
-            outcomes = await self._transact(jobs)
-        except Exception as fault:
-            outcomes = await self._recover(jobs, fault, held)
-        outcomes = _nothing_after_a_loss(outcomes, len(jobs))
-        rest = jobs[len(outcomes) :]  # the transaction's time was up
-        return outcomes + (await self._together(rest, held) if rest else [])
+            return await self._transact(jobs)
+        except Exception as fault:  # noqa: BLE001 - every fault is classified, none is lost
+            return await self._recover(jobs, fault, held)
 
     async def _transact(self, jobs: Sequence[Job]) -> list[Outcome]:
         async with self._sessions.begin() as session:
@@ -106,27 +118,30 @@ class Processor:
     async def _recover(self, jobs: list[Job], fault: Exception, held: set[str]) -> list[Outcome]:
         kind = classify(fault)
         suspect = any(job.losses >= SUSPECT_LOSSES for job in jobs)
-        if kind is Kind.OUTAGE and not (suspect and len(jobs) > 1):
-            return await self._lose(jobs, fault)
-        if len(jobs) == 1:
-            outcome = await self._fail(jobs[0], fault, kind)
-            if isinstance(outcome, Retry) and jobs[0].key is not None:
-                held.add(jobs[0].key)
-            return [outcome]
-        middle = len(jobs) // 2
-        outcomes = await self._together(jobs[:middle], held)
-        outcomes = _nothing_after_a_loss(outcomes, len(jobs))
-        rest = jobs[len(outcomes) :]
-        return outcomes + (await self._together(rest, held) if rest else [])
+        if len(jobs) > 1 and (kind is not Kind.OUTAGE or suspect):
+            middle = len(jobs) // 2
+            outcomes = await self._together(jobs[:middle], held)
+            if any(isinstance(outcome, Away) for outcome in outcomes):
+                return outcomes
+            return outcomes + await self._together(jobs[middle:], held)
+        if kind is Kind.OUTAGE:
+            outcomes = await self._lose(jobs, fault)
+        else:
+            outcomes = [await self._fail(jobs[0], fault, kind)]
+        if isinstance(outcomes[0], Retry) and jobs[0].key is not None:
+            held.add(jobs[0].key)
+        return outcomes
 
     async def _lose(self, jobs: Sequence[Job], fault: Exception) -> list[Outcome]:
-        # A server that says what ails it (disk full, read-only) is heard; a connection that just
-        # breaks may have been broken by the command.
-        if is_broken_connection(fault):
+        """The database went away; or so it seems, under a command that it cannot bear."""
+        if is_doubtful(fault):
             for job in jobs:
                 job.losses += 1
-        if len(jobs) == 1 and jobs[0].losses >= MAX_LOSSES:
-            return [await self._give_up(jobs[0], jobs[0].losses)]
+            job = jobs[0]
+            if len(jobs) == 1 and job.losses >= MAX_LOSSES:
+                return [await self._give_up(job, job.losses)]
+            if len(jobs) == 1 and job.losses > SUSPECT_LOSSES:
+                return [Retry(_summary(fault), self._backoff.delay(job.losses))]
         return [Away(_summary(fault)) for _ in jobs]
 
     async def _fail(self, job: Job, fault: Exception, kind: Kind) -> Outcome:
@@ -187,9 +202,14 @@ class Processor:
         except ledger.LedgerRace:
             return Retry("the same command was just done elsewhere", 0)
         except Exception as fault:
-            if classify(fault) is Kind.OUTAGE:
-                return Away(_summary(fault))
-            return Retry(_summary(fault), self._backoff.delay(job.failures))
+            match classify(fault):
+                case Kind.OUTAGE:
+                    return Away(_summary(fault))
+                case Kind.TRANSIENT if job.failures < 2 * self._max_attempts:
+                    job.failures += 1
+                    return Retry(_summary(fault), self._backoff.delay(job.failures))
+            # What cannot be written down is answered all the same, at least once.
+            log.warning("outcome not recorded", command=job.envelope.id, reason=_summary(fault))
         return outcome
 
 

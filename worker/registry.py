@@ -7,6 +7,7 @@ that `WORKER_ENTITIES` names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StringConstraints,
     model_validator,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -35,18 +35,20 @@ A batched handler gets the transaction's `Work` in place of the session; see `cr
 
 
 def _printable(value: str) -> str:
-    if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in value):
+    if _CONTROL.search(value):
         raise ValueError("must not contain control characters")
     if value != value.strip():
         raise ValueError("must not begin or end with white space")
     return value
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
 RowId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 """A row's identity: a PostgreSQL bigint from 1."""
 
-Text = Annotated[str, StringConstraints(min_length=1), AfterValidator(_printable)]
-"""Text on one line, not empty, with no white space around it."""
+OneLine = AfterValidator(_printable)
+"""For text with no control characters and no white space around it."""
 
 
 def omitted() -> Any:
@@ -62,6 +64,8 @@ class Payload(BaseModel):
 
 class Key(Payload):
     """Names one row by exactly one of its unique fields; an entity adds its own fields."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     id: RowId = omitted()
 
@@ -140,7 +144,10 @@ class Entity:
 
     def normal(self, field: str, value: Any) -> Any:
         """The form in which two values of a unique field are compared."""
-        return value.lower() if field in self.model.ignore_case else value
+        if field not in self.model.ignore_case:
+            return value
+        # Letters beyond ASCII fold by the database's rules, which it alone knows.
+        return value.lower() if value.isascii() else value
 
     def ordering_key(self, field: str, value: Any) -> str:
         """The default key of a command about the row with this value, e.g. `user:id=42`."""
@@ -212,4 +219,6 @@ def load_registry(modules: str) -> Registry:
                 f"WORKER_ENTITIES: module {name!r} has no ENTITIES; add `ENTITIES = (…,)` to it"
             )
         entities.extend(declared)
+    if not entities:
+        raise Misconfigured("WORKER_ENTITIES names no module; the default is worker.entities")
     return Registry(entities)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
+from socket import gaierror
 
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -36,7 +37,15 @@ _OUTAGE_CLASSES = frozenset(
         "58",  # system error: I/O
     }
 )
-_OUTAGES = frozenset({"25006"})  # read_only_sql_transaction: a standby, before it is promoted
+_UNDER_CHANGE = frozenset(
+    {
+        "42501",  # insufficient_privilege
+        "42P01",  # undefined_table
+        "42703",  # undefined_column
+    }
+)
+"""What a migration or a grant that is under way looks like; or a mistake of a handler's."""
+_OUTAGES = _UNDER_CHANGE | {"25006"}  # read_only_sql_transaction: a standby, not yet promoted
 _TRANSIENT = frozenset(
     {
         "57014",  # query_canceled: statement_timeout
@@ -67,17 +76,22 @@ def classify(fault: BaseException) -> Kind:
             return Kind.PERMANENT
         # asyncpg raises its interface errors, without a code, where a connection died under it.
         return Kind.TRANSIENT if code else Kind.OUTAGE
-    if isinstance(fault, OSError | PoolTimeout):
+    if isinstance(fault, ConnectionError | TimeoutError | gaierror | PoolTimeout):
         return Kind.OUTAGE
     return Kind.TRANSIENT
 
 
-def is_broken_connection(fault: BaseException) -> bool:
-    """Whether a connection that had been open broke, for whatever reason."""
-    if not isinstance(fault, DBAPIError):
-        return False
-    code = getattr(fault.orig, "sqlstate", None) or ""
-    return fault.connection_invalidated or code[:2] in ("", "08") or code.startswith("57P0")
+def is_doubtful(fault: BaseException) -> bool:
+    """Whether an outage may be the command's own doing.
+
+    A connection that was open broke, or a table or right is missing that the database, asked, has.
+    A server that says what ails it (disk full, read-only) is taken at its word.
+    """
+    if isinstance(fault, DBAPIError):
+        code = getattr(fault.orig, "sqlstate", None) or ""
+        broken = fault.connection_invalidated or code[:2] in ("", "08") or code.startswith("57P0")
+        return broken or code in _UNDER_CHANGE
+    return isinstance(fault, ConnectionResetError | BrokenPipeError | TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,9 @@ class Service:
                 await self._run()
         finally:
             self._watch.close()
-            await self._engine.dispose()
+            with suppress(TimeoutError):  # a frozen server does not take leave
+                async with asyncio.timeout(3):
+                    await self._engine.dispose()
 
     async def _run(self) -> None:
         broker, name = self._settings.broker, self._settings.namespace

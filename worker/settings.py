@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from worker.errors import Misconfigured
 
@@ -215,16 +215,26 @@ def load_settings() -> Settings:
     except ValidationError as error:
         lines = [_explain(dict(fault)) for fault in error.errors()]
         raise Misconfigured("\n".join(lines)) from None
+    except SettingsError as error:  # a section that is given whole, and is not JSON
+        raise Misconfigured(
+            f"WORKER_{_section_of(error)}: must not be set as a whole; set its parts, such as "
+            f"WORKER_{_section_of(error)}__URL"
+        ) from None
+
+
+def _section_of(error: SettingsError) -> str:
+    names = [name for name in _SECTIONS if f'"{name}"' in str(error)]
+    return names[0].upper() if names else "…"
 
 
 def _check_url(value: SecretStr, *, schemes: tuple[str, ...], example: str) -> None:
-    parts = urlsplit(value.get_secret_value())
-    if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError(f"must look like {example}")
     try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError(f"has a port that is no number; it must look like {example}") from None
+        parts = urlsplit(value.get_secret_value())
+        good = parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # its own words would quote the password
+        good = False
+    if not good:
+        raise ValueError(f"must look like {example}")
 
 
 def _explain(fault: dict[str, object]) -> str:
@@ -234,6 +244,12 @@ def _explain(fault: dict[str, object]) -> str:
     if not loc:
         return message
     name = "WORKER_" + "__".join(str(part).upper() for part in loc)
-    # An address may carry a password: its value is not shown.
-    value = "" if loc[-1] == "url" else f"={fault['input']!r}"
+    # What may be an address or a password is not shown.
+    secret = loc[-1] == "url" or fault["type"] == "extra_forbidden" or loc[-1] in _SECTIONS
+    value = "" if secret or "://" in str(fault["input"]) else f"={fault['input']!r}"
+    if fault["type"] == "extra_forbidden":
+        message = "there is no such setting"
     return f"{name}{value}: {message}"
+
+
+_SECTIONS = ("broker", "database", "health")

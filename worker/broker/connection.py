@@ -118,25 +118,36 @@ async def keep_connected(settings: BrokerSettings, name: str, part: Part, serve:
     """
     attempt, has_worked = 0, False
     while True:
+        part.has_been_ready = False
         try:
             async with connect(settings, name) as connection:
                 await serve(connection)
             reason = "the connection was closed"
         except Misconfigured as error:
-            if not has_worked:
+            if not has_worked and not part.has_been_ready:
                 raise
             reason = str(error)
         except (Unreachable, *CONNECTION_EXCEPTIONS) as error:
             reason = str(error) or type(error).__name__
+        except asyncio.CancelledError:
+            # aiormq cancels what waits for an answer when a connection dies.
+            if _is_cancelled():
+                raise
+            reason = "the connection was lost"
         except Exception as error:
             # Not foreseen; but a worker that serves no longer, and does not say so, is worse.
             log.exception("serving the broker failed", part=part.name)
             reason = f"{type(error).__name__}: {error}"
-        if part.ready:
+        if part.has_been_ready:
             attempt, has_worked = 0, True
         part.down(reason)
         attempt += 1
         await asyncio.sleep(RECONNECT.delay(attempt))
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def explain(error: BaseException, url: URL) -> Unreachable | Misconfigured:

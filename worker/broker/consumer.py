@@ -63,7 +63,8 @@ class Consumer:
         self._stop = asyncio.Event()
         self._finish = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._finished = asyncio.Event()
+        self._idle = asyncio.Event()  # no subscription is being served
+        self._idle.set()
 
     async def serve(self, connection: AbstractConnection) -> None:
         """Take deliveries until the connection, the subscription or the service ends."""
@@ -73,6 +74,7 @@ class Consumer:
         window = Window(channel)
         acks = asyncio.create_task(window.acknowledge())
         subscription = _Subscription(self._topology.commands, channel, window, self._take)
+        self._idle.clear()
         try:
             await subscription.begin_with_care(self._prefetch)
             self._part.up()
@@ -87,8 +89,8 @@ class Consumer:
             await window.flush(stragglers=True)
             await window.give_back()
             await channel.close()
-            self._finished.set()
         finally:
+            self._idle.set()
             window.close()
             subscription.end()
             acks.cancel()
@@ -97,14 +99,15 @@ class Consumer:
     async def stop_taking(self) -> None:
         """Let no further delivery come; returns when none can."""
         self._stop.set()
-        if self._part.ready:
-            await self._stopped.wait()
+        ends = [asyncio.ensure_future(event.wait()) for event in (self._stopped, self._idle)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
 
     async def finish(self) -> None:
         """Acknowledge what is settled, give the rest back, and end `serve`."""
         self._finish.set()
-        if self._part.ready:
-            await self._finished.wait()
+        await self._idle.wait()
 
     async def _until_the_end(
         self, connection: AbstractConnection, subscription: _Subscription
@@ -115,6 +118,9 @@ class Consumer:
             asyncio.ensure_future(subscription.cancelled.wait()): (
                 f"the broker cancelled the consumer of {self._topology.commands!r}: "
                 "the queue was deleted, or its leader was lost"
+            ),
+            asyncio.ensure_future(subscription.failed.wait()): (
+                "a delivery could not be taken; the log says why"
             ),
             asyncio.ensure_future(subscription.suspected()): (
                 "a command came that was in hand when workers died: it will run alone"
@@ -144,6 +150,7 @@ class _Subscription:
     ) -> None:
         self.channel = channel
         self.cancelled = asyncio.Event()
+        self.failed = asyncio.Event()
         self._queue = queue
         self._window = window
         self._take = take
@@ -188,6 +195,14 @@ class _Subscription:
         await self._consume(self._prefetch)
 
     async def _on_message(self, message: DeliveredMessage) -> None:
+        try:
+            self._accept(message)
+        except Exception:
+            # aiormq would only log it, and the delivery would hold its place for ever.
+            log.exception("a delivery could not be taken")
+            self.failed.set()
+
+    def _accept(self, message: DeliveredMessage) -> None:
         delivery = _delivery(message, self._window)
         self._window.add(delivery.tag)
         suspect = delivery.delivery_count >= SUSPECT_DELIVERIES
@@ -204,7 +219,8 @@ class _Subscription:
 def _delivery(message: DeliveredMessage, window: Window) -> Delivery:
     properties = message.header.properties
     headers = properties.headers or {}
-    count = headers.get("x-delivery-count", 0)
+    # Only the broker sets the flag; a header of that name can come from the publisher.
+    count = headers.get("x-delivery-count", 0) if message.redelivered else 0
     unreadable = headers.get(UNREADABLE_HEADER)
     assert message.delivery_tag is not None
     return Delivery(
@@ -218,6 +234,6 @@ def _delivery(message: DeliveredMessage, window: Window) -> Delivery:
         content_encoding=properties.content_encoding or None,
         headers=headers,
         delivery_count=count if isinstance(count, int) else 0,
-        unreadable=str(unreadable) if unreadable else None,
+        unreadable=ascii(unreadable)[:200].strip("'") if unreadable else None,
         properties=properties,
     )

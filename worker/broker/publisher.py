@@ -23,6 +23,7 @@ from pamqp.commands import Basic
 
 from worker.broker.connection import closed, is_blocked, open_channel
 from worker.broker.topology import Topology
+from worker.broker.wire import UNREADABLE_HEADER
 from worker.messages import Publication, new_id
 from worker.retry import RECONNECT
 from worker.telemetry.health import Part
@@ -35,7 +36,12 @@ PERSISTENT = 2
 MAX_SHORT_STRING = 255
 """Bytes of an AMQP short string."""
 
-_ACTIVE_HEADERS = frozenset({"CC", "BCC"})
+MAX_PROPERTIES_BYTES = 100_000
+"""A header must fit into one frame: 131,072 bytes unless the broker is set otherwise."""
+
+DIRECT_REPLY = "amq.rabbitmq.reply-to"
+
+_ACTIVE_HEADERS = frozenset({"CC", "BCC", UNREADABLE_HEADER})
 _KEPT_PROPERTIES = (
     "content_type",
     "content_encoding",
@@ -118,16 +124,35 @@ class Publisher:
         """How many of the first ones were confirmed, and what became of the next."""
         sends = [asyncio.ensure_future(self._send(channel, each)) for each in publications]
         try:
-            results = await asyncio.gather(*sends, return_exceptions=True)
+            await self._all_answered(sends)
         finally:
             for send in sends:
                 send.cancel()
-        for number, result in enumerate(results):
-            if isinstance(result, Exception):
-                return number, result
-            if isinstance(result, BaseException):  # the channel's end cancels its publishes
+        for number, send in enumerate(sends):
+            if not send.done():
+                return number, TimeoutError("the broker did not confirm in time")
+            if send.cancelled():  # the channel's end cancels its publishes
                 return number, ConnectionError("the channel was closed")
-        return len(results), None
+            fault = send.exception()
+            if fault is not None:
+                return number, fault if isinstance(fault, Exception) else ConnectionError(
+                    str(fault)
+                )
+        return len(sends), None
+
+    async def _all_answered(self, sends: Sequence[asyncio.Future[None]]) -> None:
+        """Return when all are, or when the broker has been silent for too long.
+
+        While it blocks publishers it reads nothing: what was written waits there, and to write it
+        again would only pile it up.
+        """
+        unanswered = set(sends)
+        while unanswered:
+            answered, unanswered = await asyncio.wait(
+                unanswered, timeout=self._confirm_timeout_seconds
+            )
+            if not answered and not self._blocked:
+                return
 
     async def _send(self, channel: Channel, publication: Publication) -> None:
         properties = self._properties(publication)
@@ -137,8 +162,10 @@ class Publisher:
             return
         # aiormq matches a returned message by its message_id. A dead letter keeps the one it came
         # with, which may be the command's identity; so of two with the same, the second waits.
-        lock = self._locks.setdefault(str(properties.message_id), asyncio.Lock())
-        async with lock:
+        if not properties.message_id:
+            await self._send_with(channel, publication, properties)
+            return
+        async with self._locks.setdefault(properties.message_id, asyncio.Lock()):
             await self._send_with(channel, publication, properties)
 
     async def _send_with(
@@ -151,10 +178,10 @@ class Publisher:
                 routing_key=publication.routing_key,
                 properties=properties,
                 mandatory=True,
-                timeout=self._confirm_timeout_seconds,
                 wait=False,
             )
-        except PublishError:
+        except (PublishError, DeliveryError):
+            # An asker that has gone, or takes no more, holds up nobody.
             if publication.needs_queue:
                 raise
 
@@ -210,10 +237,14 @@ def _copy(original: Basic.Properties, headers: Mapping[str, Any]) -> Basic.Prope
         for name, value in (original.headers or {}).items()
         if name not in _ACTIVE_HEADERS
     }
+    if str(kept["reply_to"] or "").startswith(DIRECT_REPLY):
+        kept["reply_to"] = None  # only its own asker may publish with it
     copied = Basic.Properties(delivery_mode=PERSISTENT, headers={**theirs, **headers}, **kept)
     try:
-        copied.marshal()
-    except (ValueError, TypeError, struct.error, OverflowError):
+        fits = len(copied.marshal()) < MAX_PROPERTIES_BYTES
+    except (ValueError, TypeError, struct.error, OverflowError, RecursionError):
+        fits = False
+    if not fits:
         # What could be decoded may still not be written again; the body is what matters.
         return Basic.Properties(delivery_mode=PERSISTENT, headers=dict(headers))
     return copied

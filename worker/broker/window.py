@@ -53,18 +53,20 @@ class Window:
 
     async def flush(self, *, stragglers: bool = False) -> None:
         """Acknowledge up to the low-water mark; with `stragglers` also what is settled above it."""
-        mark = 0
-        for tag, settled in list(self._open.items()):
+        below = []
+        for tag, settled in self._open.items():
             if not settled:
                 break
-            mark = tag
-            del self._open[tag]
-        if mark:
-            await self._channel.basic_ack(mark, multiple=True, wait=False)
+            below.append(tag)
+        if below:
+            await self._channel.basic_ack(below[-1], multiple=True, wait=False)
+            # Only now: what was not sent, because this was cancelled, is still to be sent.
+            for tag in below:
+                self._open.pop(tag, None)
         if stragglers:
             for tag in [tag for tag, settled in self._open.items() if settled]:
-                del self._open[tag]
                 await self._channel.basic_ack(tag, wait=False)
+                self._open.pop(tag, None)
         self._acknowledged.set()
 
     async def only(self, tags: set[int]) -> None:

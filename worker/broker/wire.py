@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from secrets import token_hex
 from typing import Any, cast
 
 import pamqp.frame
@@ -19,15 +20,18 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 from yarl import URL
 
-UNREADABLE_HEADER = "x-worker-unreadable"
+# Another name in each process, so that no publisher can set it.
+UNREADABLE_HEADER = f"x-unreadable-{token_hex(16)}"
 
-_HEADER_FRAME = 2
+_METHOD_FRAME, _HEADER_FRAME = 1, 2
 _DELIVER = bytes((0, 60, 0, 60))
 """Class and method of `basic.deliver`."""
 _FRAME_START = struct.Struct(">BHI")
 _BODY_SIZE = struct.Struct(">Q")
-_HAS_TABLE_OR_DATE = 0x2000 | 0x0040
-"""Property flags of `headers` and `timestamp` (AMQP 0-9-1, section 4.2.6.1)."""
+_NOT_PLAIN = 0x2000 | 0x0040 | 0x0001
+"""Property flags of `headers` and `timestamp`, and that of further flags (AMQP 0-9-1, 4.2.6.1)."""
+_ONE_OCTET = (0x1000, 0x0800)
+"""Property flags of `delivery_mode` and `priority`; what is left are short strings."""
 
 
 class TolerantTransport(TransportFactory):
@@ -71,28 +75,37 @@ class _TolerantReader:
         frame = start + await self._reader.readexactly(size + 1)
         if kind == _HEADER_FRAME:
             return mend_header(frame, channel)
-        return mend_delivery(frame) if frame[7:11] == _DELIVER else frame
+        if kind == _METHOD_FRAME and frame[7:11] == _DELIVER:
+            return mend_delivery(frame)
+        return frame
 
 
 def mend_delivery(frame: bytes) -> bytes:
-    """The `basic.deliver` frame with its routing key left out if that is not UTF-8.
+    """The `basic.deliver` frame with exchange and routing key left out if they are not UTF-8.
 
     Its fields: consumer tag, delivery tag (8 bytes), redelivered (1), exchange, routing key.
     """
     exchange = 11 + 1 + frame[11] + 9
     routing_key = exchange + 1 + frame[exchange]
+    if _is_utf8(frame[routing_key + 1 : -1]) and _is_utf8(frame[exchange + 1 : routing_key]):
+        return frame
+    name = frame[exchange:routing_key] if _is_utf8(frame[exchange + 1 : routing_key]) else b"\x00"
+    payload = frame[7:exchange] + name + b"\x00"
+    return frame[:3] + len(payload).to_bytes(4, "big") + payload + frame[-1:]
+
+
+def _is_utf8(value: bytes) -> bool:
     try:
-        frame[routing_key + 1 : -1].decode("utf-8")
+        value.decode("utf-8")
     except UnicodeDecodeError:
-        payload = frame[7:routing_key] + b"\x00"
-        return frame[:3] + len(payload).to_bytes(4, "big") + payload + frame[-1:]
-    return frame
+        return False
+    return True
 
 
 def mend_header(frame: bytes, channel: int) -> bytes:
     """The frame as it is if its properties can be decoded, else one that says why they cannot."""
     flags = int.from_bytes(frame[19:21], "big")
-    if not flags & _HAS_TABLE_OR_DATE and frame[21:-1].isascii():
+    if not flags & _NOT_PLAIN and frame[21:-1].isascii() and _is_whole(flags, frame):
         return frame  # nothing but short strings and numbers: it decodes
     try:
         pamqp.frame.unmarshal(frame)
@@ -103,3 +116,15 @@ def mend_header(frame: bytes, channel: int) -> bytes:
         header = ContentHeader(body_size=body_size, properties=properties)
         return pamqp.frame.marshal(header, channel)
     return frame
+
+
+def _is_whole(flags: int, frame: bytes) -> bool:
+    """Whether the properties that the flags announce are there to their end."""
+    position, bit = 21, 0x8000
+    while bit > 1:
+        if flags & bit:
+            if position >= len(frame) - 1:
+                return False
+            position += 1 if bit in _ONE_OCTET else 1 + frame[position]
+        bit >>= 1
+    return position <= len(frame) - 1

@@ -85,7 +85,6 @@ async def check_schema(engine: AsyncEngine, migrations: Path | None = None) -> N
     try:
         async with engine.connect() as connection:
             found = await connection.run_sync(current)
-            lacking = (await connection.scalars(_LACKING, _tables_of(found == heads))).all()
     except (SQLAlchemyError, OSError) as error:
         raise explain(error, engine) from error
     if found != heads:
@@ -94,6 +93,23 @@ async def check_schema(engine: AsyncEngine, migrations: Path | None = None) -> N
             f"The database schema {at}, this worker needs {', '.join(sorted(heads))}. "
             "Bring it there with: worker migrate"
         )
+    await check_usable(engine)
+
+
+async def check_usable(engine: AsyncEngine) -> None:
+    """Raise `Unreachable` unless writes are accepted, `Misconfigured` unless the tables may be used.
+
+    A schema that is ahead of this code is no reason to stop: that is how an upgrade rolls.
+    """
+    try:
+        async with engine.connect() as connection:
+            writable = await connection.scalar(_IS_WRITABLE)
+            tables = {"tables": sorted(Base.metadata.tables)}
+            lacking = (await connection.scalars(_LACKING, tables)).all()
+    except (SQLAlchemyError, OSError) as error:
+        raise explain(error, engine) from error
+    if not writable:
+        raise Unreachable("PostgreSQL accepts no writes (it is read-only, or a standby)")
     if lacking:
         raise Misconfigured(
             f"The database account may not read and write: {', '.join(lacking)}. As the owner run: "
@@ -101,15 +117,13 @@ async def check_schema(engine: AsyncEngine, migrations: Path | None = None) -> N
         )
 
 
+_IS_WRITABLE = text("SELECT current_setting('transaction_read_only') = 'off'")
 _LACKING = text(
     "SELECT name FROM unnest(CAST(:tables AS text[])) AS name"
-    " WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')"
-    " AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))"
+    " WHERE to_regclass(name) IS NULL OR NOT (has_table_privilege(name, 'SELECT')"
+    " AND has_table_privilege(name, 'INSERT') AND has_table_privilege(name, 'UPDATE')"
+    " AND has_table_privilege(name, 'DELETE'))"
 )
-
-
-def _tables_of(schema_is_current: bool) -> dict[str, list[str]]:
-    return {"tables": sorted(Base.metadata.tables) if schema_is_current else []}
 
 
 def explain(error: BaseException, engine: AsyncEngine) -> Unreachable | Misconfigured:

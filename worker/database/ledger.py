@@ -176,7 +176,8 @@ async def keep_pruned(
                     break
                 await asyncio.sleep(pause_seconds)
         except (SQLAlchemyError, OSError) as error:
-            log.warning("the ledger was not pruned", reason=str(error).splitlines()[0])
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            log.warning("the ledger was not pruned", reason=reason)
         if forgotten:
             log.info("ledger pruned", commands=forgotten)
         await asyncio.sleep(every_seconds)

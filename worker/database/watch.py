@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from worker.database.engine import check_schema, explain
+from worker.database.engine import check_schema, check_usable, explain
 from worker.errors import Misconfigured, Unreachable
 from worker.retry import RECONNECT
 from worker.telemetry.health import Part
-
-_IS_WRITABLE = text("SELECT current_setting('transaction_read_only') = 'off'")
 
 
 class DatabaseWatch:
@@ -44,8 +40,7 @@ class DatabaseWatch:
         attempt = 0
         while True:
             try:
-                await self._probe()
-                await check_schema(self._engine, self._migrations)
+                await self._schema_is_in_order()
             except Unreachable as fault:
                 self._part.down(str(fault))
                 attempt += 1
@@ -97,12 +92,16 @@ class DatabaseWatch:
         self._away.clear()
         self._part.up()
 
+    async def _schema_is_in_order(self) -> None:
+        try:
+            async with asyncio.timeout(self._probe_timeout_seconds):
+                await check_schema(self._engine, self._migrations)
+        except TimeoutError as error:
+            raise explain(error, self._engine) from error
+
     async def _probe(self) -> None:
         try:
             async with asyncio.timeout(self._probe_timeout_seconds):
-                async with self._engine.connect() as connection:
-                    writable = await connection.scalar(_IS_WRITABLE)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
+                await check_usable(self._engine)
+        except TimeoutError as error:
             raise explain(error, self._engine) from error
-        if not writable:
-            raise Unreachable("PostgreSQL accepts no writes (it is read-only, or a standby)")

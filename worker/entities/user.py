@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StringConstraints
 from sqlalchemy import CheckConstraint, Double, Index, String, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship, with_parent
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship, with_parent
 from worker.crud import crud_entity
 from worker.database.base import Row
 from worker.errors import Conflict
-from worker.registry import Key, Payload, Text, omitted
+from worker.registry import Key, OneLine, Payload, omitted
 
 if TYPE_CHECKING:
     from worker.entities.order import Order
@@ -52,8 +52,13 @@ def _valid_address(value: str) -> str:
     return value
 
 
-Username = Annotated[Text, Field(max_length=150)]
-Email = Annotated[Text, Field(max_length=254), AfterValidator(_valid_address)]
+Username = Annotated[str, StringConstraints(min_length=1, max_length=150), OneLine]
+Email = Annotated[
+    str,
+    StringConstraints(min_length=3, max_length=254),
+    OneLine,
+    AfterValidator(_valid_address),
+]
 Rating = Annotated[float, Field(allow_inf_nan=False)]
 
 

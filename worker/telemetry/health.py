@@ -26,6 +26,7 @@ class Part:
     name: str
     reason: str | None = "not connected yet"
     since: datetime = field(default_factory=utc_now)
+    has_been_ready: bool = False
 
     @property
     def ready(self) -> bool:
@@ -37,6 +38,7 @@ class Part:
         if self.reason is not None:
             log.info("ready", part=self.name)
             self.reason, self.since = None, utc_now()
+            self.has_been_ready = True
 
     def down(self, reason: str) -> None:
         """It is not well, and why; says so once for each reason."""

@@ -28,7 +28,7 @@ def configure_logging(*, level: str = "info", form: str = "auto") -> None:
     rendering: list[Any] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if as_json
-        else [_escape_control, _console()]
+        else [structlog.processors.format_exc_info, _escape_control, _console()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -59,8 +59,12 @@ def _console() -> structlog.dev.ConsoleRenderer:
 
 
 def _escape_control(_logger: Any, _name: str, event: Any) -> Any:
-    """Strings with control characters are shown escaped."""
+    """Strings with control characters are shown escaped; a traceback keeps its lines."""
     for key, value in event.items():
-        if isinstance(value, str) and key != "exception" and not value.isprintable():
-            event[key] = value.encode("unicode_escape").decode("ascii")
+        if isinstance(value, str) and not value.isprintable():
+            lines = value.split("\n") if key == "exception" else [value]
+            event[key] = "\n".join(
+                line if line.isprintable() else line.encode("unicode_escape").decode("ascii")
+                for line in lines
+            )
     return event

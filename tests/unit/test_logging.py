@@ -1,0 +1,132 @@
+"""Logs: one line an event, and nothing that a stranger wrote moves a cursor or forges a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.telemetry.logging import _escape_control, configure_logging
+
+HOSTILE = "a\r\n2026-01-01 [info] forged\x1b[2J\x9b31m\u202e\u2028\x00"
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    root, config = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**config)
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines(keepends=True)
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_event_is_one_line_whatever_its_values(
+    capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    configure_logging(form=form)
+    structlog.get_logger("worker.test").warning("attempt failed", command=HOSTILE, reason=HOSTILE)
+    (line,) = lines(capsys)
+
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
+    assert "attempt failed" in line
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_librarys_message_is_one_line_too(capsys: pytest.CaptureFixture[str], form: str) -> None:
+    configure_logging(form=form)
+    logging.getLogger("library").warning("got %s", HOSTILE)
+    (line,) = lines(capsys)
+
+    assert line[:-1].isprintable()
+    assert "got a" in line
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_values_within_values_are_escaped(capsys: pytest.CaptureFixture[str], form: str) -> None:
+    configure_logging(form=form)
+    structlog.get_logger().info("event", headers={"name": HOSTILE}, items=[HOSTILE])
+    (line,) = lines(capsys)
+
+    assert line[:-1].isprintable()
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_the_text_of_an_exception_moves_no_cursor(
+    capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    configure_logging(form=form)
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError as error:
+        structlog.get_logger().warning("attempt failed", exc_info=error)
+    text = "".join(lines(capsys))
+
+    assert "ValueError" in text
+    assert all(char.isprintable() or char == "\n" for char in text)
+
+
+def test_a_secret_in_a_variable_is_not_part_of_a_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging(form="console")
+    password = "".join(["s3", "cret"])
+    try:
+        raise ValueError(len(password))
+    except ValueError:
+        structlog.get_logger().exception("failed")
+
+    assert "s3cret" not in "".join(lines(capsys))
+
+
+def test_json_lines_can_be_read_by_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(form="json")
+    structlog.get_logger("worker.test").info("ready", part="database", text=HOSTILE)
+    (line,) = lines(capsys)
+    read = json.loads(line)
+
+    assert (read["event"], read["part"], read["level"]) == ("ready", "database", "info")
+    assert read["text"] == HOSTILE
+    assert read["timestamp"].endswith("Z")
+    assert read["logger"] == "worker.test"
+
+
+def test_auto_is_json_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging()
+    structlog.get_logger().info("ready")
+
+    assert json.loads(lines(capsys)[0])["event"] == "ready"
+
+
+def test_what_is_less_severe_than_the_level_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging(level="warning", form="json")
+    structlog.get_logger().info("not this")
+    logging.getLogger("library").info("nor this")
+    structlog.get_logger().warning("but this")
+
+    assert [json.loads(line)["event"] for line in lines(capsys)] == ["but this"]
+
+
+@given(st.text(max_size=50))
+def test_any_text_becomes_printable(text: str) -> None:
+    event = _escape_control(None, "info", {"value": text, "number": 1})
+
+    assert event["value"].isprintable()
+    assert event["number"] == 1
+    if text.isprintable():
+        assert event["value"] == text

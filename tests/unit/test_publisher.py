@@ -1,0 +1,489 @@
+"""Publishing: in order, confirmed, again from the first that was not, and no message wedges it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pamqp.frame
+import pytest
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import ChannelInvalidStateError, DeliveryError, PublishError
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from tests.unit.fakes import NO_WAIT, turns, until
+from worker.broker import publisher as publisher_module
+from worker.broker.publisher import Publisher
+from worker.broker.topology import Topology
+from worker.messages import Publication
+from worker.settings import BrokerSettings
+from worker.telemetry.health import Part
+
+FRAME_MAX = 131_072
+"""What RabbitMQ allows for one frame, and so for all properties of a message, by default."""
+
+
+class StillTopology(Topology):
+    async def ensure(self, connection: AbstractConnection) -> None:
+        """There is no broker to declare anything on."""
+
+
+class Sent:
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.body: bytes = options["body"]
+        self.routing_key: str = options["routing_key"]
+        self.properties: Basic.Properties = options["properties"]
+        self.options = options
+
+
+Reaction = Callable[[Sent], Awaitable[None]]
+
+
+async def confirm(_: Sent) -> None:
+    """At once."""
+
+
+def fail(error: BaseException) -> Reaction:
+    async def reaction(_: Sent) -> None:
+        raise error
+
+    return reaction
+
+
+def nacked() -> DeliveryError:
+    return DeliveryError(None, Basic.Nack())
+
+
+def returned() -> PublishError:
+    frame = Basic.Return(312, "NO_ROUTE", "", "gone")
+    message = DeliveredMessage(frame, ContentHeader(), b"", cast(Any, None))
+    return PublishError(message, frame)
+
+
+async def never(_: Sent) -> None:
+    await asyncio.Event().wait()
+
+
+class FakeChannel:
+    """Notes what is published, and reacts to the n-th publish as it is told."""
+
+    def __init__(self, reactions: dict[int, Reaction] | None = None) -> None:
+        self.sent: list[Sent] = []
+        self.reactions = reactions or {}
+        self.otherwise: Reaction = confirm
+        self.is_closed = False
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def basic_publish(self, body: bytes, **options: Any) -> None:
+        if self.is_closed:
+            raise ChannelInvalidStateError("closed")
+        sent = Sent({"body": body, **options})
+        self.sent.append(sent)
+        async with asyncio.timeout(options.get("timeout")):
+            await self.reactions.get(len(self.sent), self.otherwise)(sent)
+
+    def die(self) -> None:
+        self.is_closed = True
+        if not self.ended.done():
+            self.ended.set_result("it died")
+
+    @property
+    def bodies(self) -> list[str]:
+        return [sent.body.decode() for sent in self.sent]
+
+
+class Bench:
+    """A publisher that is served with one fake connection after the other."""
+
+    def __init__(self, *channels: FakeChannel, confirm_timeout_seconds: float = 30) -> None:
+        self.part = Part("events")
+        self.channels = [*channels]
+        self.opened: list[FakeChannel] = []
+        self.blocked = False
+        self.publisher = Publisher(
+            StillTopology("worker", BrokerSettings()),
+            self.part,
+            confirm_timeout_seconds=confirm_timeout_seconds,
+        )
+
+    @property
+    def sent(self) -> list[Sent]:
+        return [sent for channel in self.opened for sent in channel.sent]
+
+    async def open_channel(self, _: object) -> FakeChannel:
+        self.opened.append(self.channels.pop(0) if self.channels else FakeChannel())
+        return self.opened[-1]
+
+    async def is_blocked(self, _: object) -> bool:
+        return self.blocked
+
+    async def serve(self) -> None:
+        while True:
+            try:
+                await self.publisher.serve(cast(AbstractConnection, object()))
+            except Exception as error:  # as `keep_connected` does
+                self.part.down(str(error))
+            await asyncio.sleep(0)
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.serve())
+        try:
+            async with asyncio.timeout(5):
+                yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def publish(self, *publications: Publication) -> None:
+        async with self.serving():
+            await self.publisher.publish(publications)
+
+
+async def closed(_: object, channel: FakeChannel) -> str:
+    return await asyncio.shield(channel.ended)
+
+
+@pytest.fixture(autouse=True)
+def fake_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def open_channel(connection: object) -> FakeChannel:
+        return await current[-1].open_channel(connection)
+
+    async def is_blocked(connection: object) -> bool:
+        return await current[-1].is_blocked(connection)
+
+    monkeypatch.setattr(publisher_module, "RECONNECT", NO_WAIT)
+    monkeypatch.setattr(publisher_module, "BLOCKED_CHECK_SECONDS", 0.001)
+    monkeypatch.setattr(publisher_module, "open_channel", open_channel)
+    monkeypatch.setattr(publisher_module, "is_blocked", is_blocked)
+    monkeypatch.setattr(publisher_module, "closed", closed)
+
+
+current: list[Bench] = []
+
+
+def make_bench(*channels: FakeChannel, **options: Any) -> Bench:
+    current.append(Bench(*channels, **options))
+    return current[-1]
+
+
+def event(body: str, **fields: Any) -> Publication:
+    return Publication("worker.events", "user.created", body.encode(), **fields)
+
+
+def reply(body: str, to: str = "asker") -> Publication:
+    return Publication("", to, body.encode(), needs_queue=False)
+
+
+def letter(body: str, original: Basic.Properties, **headers: Any) -> Publication:
+    return Publication("", "worker.dead-letters", body.encode(), headers=headers, copy_of=original)
+
+
+async def test_messages_go_out_in_order_persistent_and_mandatory() -> None:
+    bench = make_bench()
+    await bench.publish(*(event(f"{number}") for number in range(50)))
+
+    assert [sent.body for sent in bench.sent] == [str(number).encode() for number in range(50)]
+    for sent in bench.sent:
+        assert sent.options["mandatory"] is True
+        assert sent.properties.delivery_mode == 2
+
+
+async def test_an_event_carries_its_properties() -> None:
+    bench = make_bench()
+    fields: dict[str, Any] = {
+        "content_type": "application/cloudevents+json",
+        "type": "user.created",
+        "correlation_id": "chain",
+        "headers": {"commandid": "c"},
+    }
+    await bench.publish(event("a", **fields))
+    (sent,) = bench.sent
+
+    assert sent.routing_key == "user.created"
+    assert sent.properties.content_type == "application/cloudevents+json"
+    assert sent.properties.message_type == "user.created"
+    assert sent.properties.correlation_id == "chain"
+    assert sent.properties.headers == {"commandid": "c"}
+    assert sent.properties.timestamp is not None
+
+
+async def test_nothing_to_publish_needs_no_connection() -> None:
+    await asyncio.wait_for(make_bench().publisher.publish([]), 5)
+
+
+async def test_publishing_waits_for_a_connection() -> None:
+    bench = make_bench()
+    task = asyncio.create_task(bench.publisher.publish([event("a")]))
+    await turns()
+    assert not task.done()
+    async with bench.serving():
+        await task
+
+    assert bench.part.ready or bench.sent
+
+
+async def test_each_attempt_has_an_identity_of_its_own() -> None:
+    bench = make_bench(FakeChannel({1: fail(nacked())}))
+    await bench.publish(*(event("same") for _ in range(5)))
+
+    ids = [sent.properties.message_id for sent in bench.sent]
+    assert len(ids) == len(set(ids)) == 10
+
+
+async def test_everything_from_the_first_unconfirmed_on_is_published_again() -> None:
+    channel = FakeChannel({3: fail(nacked())})
+    bench = make_bench(channel)
+    await bench.publish(*(event(body) for body in "abcde"))
+
+    assert "".join(channel.bodies) == "abcde" + "cde"
+
+
+async def test_a_refusal_by_the_broker_is_told_until_it_is_over() -> None:
+    gate = asyncio.Event()
+
+    async def refuse(_: Sent) -> None:
+        gate.set()
+        raise nacked()
+
+    bench = make_bench()
+    async with bench.serving():
+        await until(lambda: bench.opened)
+        bench.opened[0].otherwise = refuse
+        task = asyncio.create_task(bench.publisher.publish([event("a")]))
+        await gate.wait()
+        await until(lambda: not bench.part.ready)
+        assert "refuses messages" in str(bench.part.reason)
+        assert not task.done()
+        bench.opened[0].otherwise = confirm
+        await task
+        assert bench.part.ready
+
+
+async def test_a_returned_event_renews_the_connection_and_is_published_again() -> None:
+    first, second = FakeChannel(), FakeChannel()
+    first.otherwise = fail(returned())
+    bench = make_bench(first, second)
+    await bench.publish(event("a"))
+
+    assert "a" in first.bodies
+    assert second.bodies == ["a"]
+
+
+async def test_a_confirm_that_never_comes_renews_the_connection() -> None:
+    async def all_but_b(sent: Sent) -> None:
+        if sent.body == b"b":
+            await never(sent)
+
+    first, second = FakeChannel(), FakeChannel()
+    first.otherwise = all_but_b
+    bench = make_bench(first, second, confirm_timeout_seconds=0.01)
+    await bench.publish(*(event(body) for body in "abc"))
+
+    assert "".join(first.bodies).startswith("abc")
+    assert "".join(second.bodies) == "bc"
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, ChannelInvalidStateError])
+async def test_a_channel_that_dies_in_the_middle_loses_nothing(error: type[BaseException]) -> None:
+    async def die(_: Sent) -> None:
+        first.die()
+        raise error("it died")
+
+    first, second = FakeChannel({3: die}), FakeChannel()
+    bench = make_bench(first, second)
+    await bench.publish(*(event(body) for body in "abcdef"))
+
+    assert "".join(second.bodies) == "cdef"
+
+
+async def test_publishing_can_be_cancelled() -> None:
+    channel = FakeChannel({1: never})
+    bench = make_bench(channel)
+    async with bench.serving():
+        task = asyncio.create_task(bench.publisher.publish([event("a")]))
+        await until(lambda: channel.sent)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.parametrize("refused", [returned, nacked], ids=["gone", "full"])
+async def test_an_asker_that_takes_no_answer_holds_up_nobody(
+    refused: Callable[[], Exception],
+) -> None:
+    channel = FakeChannel({2: fail(refused())})
+    bench = make_bench(channel)
+    await bench.publish(event("a"), reply("a"), event("b"))
+
+    assert channel.bodies == ["a", "a", "b"]
+    assert len(bench.opened) == 1
+
+
+async def test_a_correlation_id_too_long_for_amqp_is_left_to_the_event() -> None:
+    bench = make_bench()
+    await bench.publish(event("a", correlation_id="ü" * 128), event("b", correlation_id="ü" * 127))
+
+    assert [sent.properties.correlation_id for sent in bench.sent] == [None, "ü" * 127]
+
+
+ORIGINAL: dict[str, Any] = {
+    "content_type": "application/json",
+    "content_encoding": "utf-8",
+    "priority": 5,
+    "correlation_id": "chain",
+    "reply_to": "asker",
+    "message_id": "m1",
+    "timestamp": datetime(2026, 1, 1, tzinfo=UTC),
+    "message_type": "user.create",
+    "app_id": "shop",
+}
+
+
+async def test_a_dead_letter_keeps_what_it_came_with() -> None:
+    bench = make_bench()
+    came = Basic.Properties(headers={"tenant": "eu", "x-code": "forged"}, **ORIGINAL)
+    await bench.publish(letter("a", came, **{"x-code": "invalid"}))
+    (sent,) = bench.sent
+
+    for name, value in ORIGINAL.items():
+        assert getattr(sent.properties, name) == value
+    assert sent.properties.headers == {"tenant": "eu", "x-code": "invalid"}
+    assert sent.properties.delivery_mode == 2
+
+
+async def test_a_dead_letter_leaves_behind_what_would_move_expire_or_fail_it() -> None:
+    bench = make_bench()
+    came = Basic.Properties(
+        headers={"CC": ["other"], "BCC": ["another"], "tenant": "eu"},
+        expiration="60",
+        user_id="somebody",
+        delivery_mode=1,
+    )
+    await bench.publish(letter("a", came))
+    (sent,) = bench.sent
+
+    assert sent.properties.headers == {"tenant": "eu"}
+    assert not sent.properties.expiration
+    assert not sent.properties.user_id
+    assert sent.properties.delivery_mode == 2
+
+
+async def test_a_dead_letter_does_not_ask_for_a_direct_reply() -> None:
+    bench = make_bench()
+    came = Basic.Properties(reply_to="amq.rabbitmq.reply-to")
+    await bench.publish(letter("a", came))
+
+    # The broker closes the channel of whoever publishes that without consuming from it.
+    assert bench.sent[0].properties.reply_to != "amq.rabbitmq.reply-to"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"a": 1e300},
+        {"a": b"\xff\xfe"},
+        {"a": {1, 2}},
+        {"a": 2**70},
+    ],
+)
+async def test_properties_that_cannot_be_written_again_are_dropped(headers: Any) -> None:
+    bench = make_bench()
+    await bench.publish(letter("a", Basic.Properties(headers=headers), **{"x-code": "invalid"}))
+
+    assert bench.sent[0].properties.headers == {"x-code": "invalid"}
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000, 129_000, 130_000, 130_500, 131_000])
+async def test_a_dead_letters_properties_fit_into_one_frame(size: int) -> None:
+    bench = make_bench()
+    came = Basic.Properties(headers={"a": "x" * size}, message_id="m1")
+    await bench.publish(letter("a", came, **{"x-code": "invalid", "x-detail": "d" * 1_000}))
+    (sent,) = bench.sent
+    frame = pamqp.frame.marshal(ContentHeader(body_size=1, properties=sent.properties), 1)
+
+    # A longer one makes the broker close the connection, at every further attempt as well.
+    assert len(frame) <= FRAME_MAX
+    assert sent.properties.headers is not None
+    assert sent.properties.headers["x-code"] == "invalid"
+
+
+async def test_dead_letters_with_one_message_id_are_never_in_flight_together() -> None:
+    in_flight, most = 0, 0
+
+    async def slowly(sent: Sent) -> None:
+        nonlocal in_flight, most
+        if sent.properties.message_id == "m1":
+            in_flight += 1
+            most = max(most, in_flight)
+            await turns(3)
+            in_flight -= 1
+
+    channel = FakeChannel()
+    channel.otherwise = slowly
+    bench = make_bench(channel)
+    same = Basic.Properties(message_id="m1")
+    other = Basic.Properties(message_id="m2")
+    async with bench.serving():
+        await asyncio.gather(
+            bench.publisher.publish([letter("a", same), letter("b", other), letter("c", same)]),
+            bench.publisher.publish([letter("d", same)]),
+        )
+
+    assert most == 1
+    assert sorted(channel.bodies) == ["a", "b", "c", "d"]
+
+
+async def test_dead_letters_without_message_id_do_not_wait_for_each_other() -> None:
+    gate = asyncio.Event()
+
+    async def wait(_: Sent) -> None:
+        await gate.wait()
+
+    channel = FakeChannel()
+    channel.otherwise = wait
+    bench = make_bench(channel)
+    nameless = Basic.Properties()
+    async with bench.serving():
+        task = asyncio.create_task(
+            bench.publisher.publish(
+                [letter("a", nameless), event("A"), letter("b", nameless), event("B")]
+            )
+        )
+        await until(lambda: channel.sent)
+        await turns()
+        # Each dead letter is on its way before the event that tells of it.
+        assert channel.bodies == ["a", "A", "b", "B"]
+        gate.set()
+        await task
+
+
+async def test_a_broker_with_an_alarm_is_not_sent_the_same_again_and_again() -> None:
+    channel = FakeChannel()
+    channel.otherwise = never
+    bench = make_bench(channel, confirm_timeout_seconds=0.02)
+    bench.blocked = True
+    async with bench.serving():
+        task = asyncio.create_task(bench.publisher.publish([event("a")]))
+        await until(lambda: not bench.part.ready and "alarm" in str(bench.part.reason))
+        await asyncio.sleep(0.2)
+        attempts = len(bench.sent)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    # The broker reads nothing meanwhile: each attempt would stay in this process's memory.
+    assert attempts <= 2
+
+
+async def test_the_end_of_an_alarm_is_told() -> None:
+    bench = make_bench()
+    bench.blocked = True
+    async with bench.serving():
+        await until(lambda: bench.opened and "alarm" in str(bench.part.reason))
+        bench.blocked = False
+        await until(lambda: bench.part.ready)

@@ -1,0 +1,138 @@
+"""What the service can do follows from the entities that are declared."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.fakes import REGISTRY
+from worker.database.base import Row
+from worker.entities.order import ORDER, Order, OrderCreate
+from worker.entities.user import USER, User, UserCreate
+from worker.errors import Misconfigured
+from worker.registry import Registry, load_registry
+
+
+@pytest.fixture
+def module() -> Iterator[ModuleType]:
+    made = ModuleType("entities_of_a_test")
+    sys.modules[made.__name__] = made
+    yield made
+    del sys.modules[made.__name__]
+
+
+def test_all_types_are_known() -> None:
+    assert REGISTRY.types == [
+        "user.create",
+        "user.update",
+        "user.delete",
+        "order.create",
+        "order.update",
+        "order.delete",
+    ]
+    for type_ in REGISTRY.types:
+        found = REGISTRY.find(type_)
+        assert found is not None
+        assert f"{found[0].name}.{found[1]}" == type_
+
+
+@given(st.text(max_size=20))
+def test_nothing_else_is_found(type_: str) -> None:
+    assert (REGISTRY.find(type_) is not None) == (type_ in REGISTRY.types)
+
+
+def test_entities_are_found_by_name_and_by_row() -> None:
+    assert [entity.name for entity in REGISTRY] == ["user", "order"]
+    assert REGISTRY["order"] is ORDER
+    assert REGISTRY.of_row(Order()) is ORDER
+    assert REGISTRY.of_row(User()) is USER
+
+
+def test_an_entity_tells_its_keys_and_columns() -> None:
+    assert USER.keys == ("id", "username", "email")
+    assert ORDER.keys == ("id",)
+    assert USER.columns[:4] == ("id", "username", "email", "rating")
+    assert {"version", "created_on", "updated_on"} <= set(ORDER.columns)
+
+
+def test_values_are_compared_as_their_entity_says() -> None:
+    assert USER.normal("email", "Ann@Example.com") == "ann@example.com"
+    assert USER.normal("username", "Ann") == "Ann"
+    assert ORDER.normal("id", 7) == 7
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        (UserCreate(username="Ann", email="a@b.de"), "user:username=ann"),
+        (OrderCreate(user_id=7), "user:id=7"),
+        (OrderCreate.model_validate({"user": {"email": "A@b.de"}}), "user:email=a@b.de"),
+    ],
+)
+def test_a_create_is_ordered_with_what_it_belongs_to(data: Any, key: str) -> None:
+    entity = USER if isinstance(data, UserCreate) else ORDER
+
+    assert entity.key_of_new(data) == key
+
+
+@given(st.text(min_size=1, max_size=10), st.text(min_size=1, max_size=10))
+def test_two_names_of_one_row_always_share_their_key(one: str, other: str) -> None:
+    if USER.normal("email", one) == USER.normal("email", other):
+        assert USER.ordering_key("email", one) == USER.ordering_key("email", other)
+
+
+def test_no_two_entities_share_a_key() -> None:
+    assert USER.ordering_key("id", 1) != ORDER.ordering_key("id", 1)
+    assert USER.ordering_key("id", 1) != USER.ordering_key("username", "1")
+
+
+def test_several_modules_may_declare_entities(module: ModuleType) -> None:
+    module.__dict__["ENTITIES"] = (ORDER,)
+    sys.modules[module.__name__] = module
+    other = ModuleType("more_entities_of_a_test")
+    other.__dict__["ENTITIES"] = (USER,)
+    sys.modules[other.__name__] = other
+    try:
+        registry = load_registry(f" {module.__name__} ,, {other.__name__},")
+    finally:
+        del sys.modules[other.__name__]
+
+    assert [entity.name for entity in registry] == ["order", "user"]
+
+
+def test_a_module_that_cannot_be_imported_is_told() -> None:
+    with pytest.raises(Misconfigured, match=r"WORKER_ENTITIES: cannot import 'no\.such\.module'"):
+        load_registry("no.such.module")
+
+
+@pytest.mark.parametrize("declared", [None, ()])
+def test_a_module_without_entities_is_told(module: ModuleType, declared: object) -> None:
+    if declared is not None:
+        module.__dict__["ENTITIES"] = declared
+    with pytest.raises(Misconfigured, match="'entities_of_a_test' has no ENTITIES"):
+        load_registry(module.__name__)
+
+
+@pytest.mark.parametrize("modules", ["", " ", ",", " , "])
+def test_no_modules_at_all_are_told(modules: str) -> None:
+    with pytest.raises(Misconfigured, match="WORKER_ENTITIES"):
+        load_registry(modules)
+
+
+def test_an_entity_declared_twice_is_told() -> None:
+    with pytest.raises(Misconfigured, match="twice"):
+        Registry([USER, USER])
+    with pytest.raises(Misconfigured, match="twice"):
+        load_registry("worker.entities,worker.entities")
+
+
+def test_every_row_has_a_version_and_times() -> None:
+    for entity in REGISTRY:
+        assert issubclass(entity.model, Row)
+        assert {"id", "version", "created_on", "updated_on"} <= set(entity.columns)

@@ -1,0 +1,255 @@
+"""Settings: each wrong one told by name, none of them telling a secret."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from worker.errors import Misconfigured
+from worker.settings import (
+    BrokerSettings,
+    DatabaseSettings,
+    HealthSettings,
+    Settings,
+    load_settings,
+)
+
+SECRET = "s3cret"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("WORKER_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)  # where there is no .env
+
+
+def told(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Misconfigured) as caught:
+        load_settings()
+    assert caught.value.__cause__ is None
+    return str(caught.value)
+
+
+def test_the_defaults_are_valid_and_as_documented() -> None:
+    settings = load_settings()
+
+    assert settings.namespace == "worker"
+    assert (settings.database.pool_size, settings.database.max_overflow) == (10, 20)
+    assert settings.max_attempts == 5
+    assert settings.shutdown_seconds == 15
+    assert settings.ledger_retention_days == 7
+
+
+def test_a_setting_comes_from_the_environment_or_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("WORKER_LANES=3\nWORKER_BROKER__DECLARE=false\nOTHER=1\n")
+    monkeypatch.setenv("WORKER_PREFETCH", "9")
+    settings = load_settings()
+
+    assert (settings.lanes, settings.broker.declare, settings.prefetch) == (3, False, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WORKER_LANES", "0"),
+        ("WORKER_LANES", "many"),
+        ("WORKER_GROUP_SIZE", "1001"),
+        ("WORKER_GROUP_BUDGET_SECONDS", "0"),
+        ("WORKER_PREFETCH", "65536"),
+        ("WORKER_MAX_BODY_BYTES", "1"),
+        ("WORKER_MAX_ATTEMPTS", "0"),
+        ("WORKER_RETRY_BASE_SECONDS", "-1"),
+        ("WORKER_RETRY_MAX_SECONDS", "inf"),
+        ("WORKER_SHUTDOWN_SECONDS", "nan"),
+        ("WORKER_SHUTDOWN_SECONDS", "soon"),
+        ("WORKER_LEDGER_RETENTION_DAYS", "0"),
+        ("WORKER_NAMESPACE", "with space"),
+        ("WORKER_NAMESPACE", "x" * 65),
+        ("WORKER_NAMESPACE", "amq#"),
+        ("WORKER_LOG_LEVEL", "loud"),
+        ("WORKER_LOG_FORMAT", "xml"),
+        ("WORKER_HEALTH__PORT", "65536"),
+        ("WORKER_BROKER__HEARTBEAT_SECONDS", "1"),
+        ("WORKER_BROKER__DECLARE", "perhaps"),
+        ("WORKER_BROKER__DELIVERY_LIMIT", "1"),
+        ("WORKER_BROKER__EVENTS_MAX_BYTES", "1"),
+        ("WORKER_DATABASE__POOL_SIZE", "0"),
+        ("WORKER_DATABASE__POOL_TIMEOUT_SECONDS", "0"),
+        ("WORKER_DATABASE__MAX_OVERFLOW", "-1"),
+    ],
+)
+def test_a_wrong_value_is_told_by_name_and_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    message = told(monkeypatch, **{name: value})
+
+    assert message.startswith(f"{name}={value!r}: ")
+    assert len(message.splitlines()) == 1
+
+
+def test_every_wrong_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = told(monkeypatch, WORKER_LANES="x", WORKER_BROKER__HEARTBEAT_SECONDS="y")
+
+    assert "WORKER_LANES='x'" in message
+    assert "WORKER_BROKER__HEARTBEAT_SECONDS='y'" in message
+
+
+def test_a_name_that_does_not_exist_in_a_section_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "WORKER_DATABASE__POOLSIZE" in told(monkeypatch, WORKER_DATABASE__POOLSIZE="5")
+
+
+def test_more_lanes_than_the_pool_can_serve_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = told(
+        monkeypatch,
+        WORKER_LANES="5",
+        WORKER_DATABASE__POOL_SIZE="3",
+        WORKER_DATABASE__MAX_OVERFLOW="2",
+    )
+
+    for part in (
+        "WORKER_LANES=5",
+        "WORKER_DATABASE__POOL_SIZE",
+        "WORKER_DATABASE__MAX_OVERFLOW",
+        "= 4",
+    ):
+        assert part in message
+
+
+def test_as_many_lanes_as_the_pool_can_serve_are_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "LANES": "4",
+        "DATABASE__POOL_SIZE": "3",
+        "DATABASE__MAX_OVERFLOW": "2",
+    }.items():
+        monkeypatch.setenv(f"WORKER_{name}", value)
+
+    assert load_settings().lanes == 4
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "rabbit",
+        f"http://ann:{SECRET}@rabbit/",
+        f"amqp://ann:{SECRET}@/",
+        f"amqp://ann:{SECRET}@rabbit:port/",
+        f"amqp://ann:{SECRET}@rabbit:99999/",
+        f"amqp://ann:{SECRET}@[::1/",
+        f"amqp://ann:{SECRET}@rab\u2100bit/",
+    ],
+)
+def test_a_wrong_address_of_the_broker_is_told_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    message = told(monkeypatch, WORKER_BROKER__URL=value)
+
+    assert message.startswith("WORKER_BROKER__URL: ")
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"postgresql://ann:{SECRET}@db/shop",
+        f"postgresql+psycopg://ann:{SECRET}@db/shop",
+        f"postgresql+asyncpg://ann:{SECRET}@db:port/shop",
+        f"postgresql+asyncpg://ann:{SECRET}@d\u2100b/shop",
+    ],
+)
+def test_a_wrong_address_of_the_database_is_told_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    message = told(monkeypatch, WORKER_DATABASE__URL=value)
+
+    assert message.startswith("WORKER_DATABASE__URL: ")
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WORKER_BROKER__PASSWORD", SECRET),
+        ("WORKER_DATABASE__PASSWORD", SECRET),
+        ("WORKER_DATABASE__DSN", f"postgresql://ann:{SECRET}@db/shop"),
+        ("WORKER_BROKER", f'"amqp://ann:{SECRET}@rabbit/"'),
+        ("WORKER_DATABASE", f"postgresql+asyncpg://ann:{SECRET}@db/shop"),
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_told_by_name_only(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    message = told(monkeypatch, **{name: value})
+
+    assert name in message
+    assert SECRET not in message
+
+
+def test_no_form_of_the_settings_shows_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKER_BROKER__URL", f"amqp://ann:{SECRET}@rabbit/")
+    monkeypatch.setenv("WORKER_DATABASE__URL", f"postgresql+asyncpg://ann:{SECRET}@db/shop")
+    settings = load_settings()
+
+    for form in (repr(settings), str(settings), settings.model_dump_json(), str(settings.broker)):
+        assert SECRET not in form
+    assert SECRET in settings.broker.url.get_secret_value()
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().lanes = 3  # type: ignore[misc]
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields_of(field.annotation, f"{prefix}{name}__")
+        else:
+            yield prefix + name, field
+
+
+FIELDS = dict(fields_of(Settings))
+UNITS = ("_seconds", "_days", "_bytes")
+COUNTS = {
+    "lanes",
+    "group_size",
+    "prefetch",
+    "max_attempts",
+    "broker__delivery_limit",
+    "database__pool_size",
+    "database__max_overflow",
+    "health__port",
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_setting_has_a_default_and_a_sentence(name: str) -> None:
+    field: Any = FIELDS[name]
+
+    assert not field.is_required()
+    assert field.description
+    assert field.description.rstrip().endswith((".", "."))
+    assert field.description[0].isupper() or field.description.startswith("`")
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_quantity_has_its_unit_in_its_name(name: str) -> None:
+    if FIELDS[name].annotation in (int, float) and name not in COUNTS:
+        assert name.endswith(UNITS), name
+
+
+@pytest.mark.parametrize("section", [BrokerSettings, DatabaseSettings, HealthSettings])
+def test_every_section_says_what_it_is_for(section: type[BaseModel]) -> None:
+    assert section.__doc__

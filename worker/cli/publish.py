@@ -1,0 +1,198 @@
+"""`worker publish`: send commands, confirmed; perhaps wait for the answer."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from worker.cli.prepare import complete, known_type, read_settings
+from worker.cli.terminal import Misused, emit, emit_json, json_safe
+from worker.cli.values import fields
+
+if TYPE_CHECKING:
+    from worker.messages import Publication
+    from worker.registry import Registry
+    from worker.settings import Settings
+
+
+def publish(
+    type_: Annotated[
+        str | None,
+        typer.Argument(metavar="TYPE", help="What is to be done, such as `user.create`."),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FIELD=VALUE",
+            help="The command's data. A value has the type of its field: `username=123` is text, "
+            "`rating=4.5` a number, `rating=null` empties it. `user.username=ann` names a row "
+            "that is referred to.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD=VALUE",
+            help="The row to change or delete, by one unique field: `id=42`, `username=ann`.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="The data as JSON; fields given as well are added."),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Publish whole commands, one JSON object a line; `-` is stdin. A command "
+            "without an id gets one. A bad line ends it; those before are published.",
+        ),
+    ] = None,
+    id_: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            metavar="ID",
+            help="The command's id; made up if not given. The same command with the same id takes "
+            "effect once, however often it is published.",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Commands with the same key take effect in order."),
+    ] = None,
+    expected_version: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Refuse unless the row is at this version."),
+    ] = None,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait", help="Wait for the result event and print it; exit code 3 if refused."
+        ),
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.001, help="How long --wait waits.")
+    ] = 30,
+) -> None:
+    """Publish commands; the broker confirms each.
+
+    Prints the id and type of each once the broker has stored it, or with --wait the event that
+    answers it.
+
+    \b
+    Examples:
+      worker publish user.create username=ann email=ann@example.com --wait
+      worker publish user.update rating=4.5 --target username=ann
+      worker publish order.create user.username=ann --wait --timeout 5
+      worker publish --file commands.ndjson > published.ndjson
+    """
+    if file is not None:
+        single = (type_, target, data, id_, key, expected_version)
+        if assignments or wait or any(option is not None for option in single):
+            raise Misused("--file holds whole commands: give neither a type nor other options")
+        from worker.cli.publish_file import publish_file
+
+        publish_file(read_settings(), file)
+        return
+    if type_ is None:
+        raise Misused("give the TYPE of the command, such as user.create, or --file")
+    settings = read_settings()
+    from worker.messages import new_id
+    from worker.registry import load_registry
+
+    command: dict[str, Any] = {"id": new_id() if id_ is None else id_, "type": type_}
+    registry = load_registry(settings.entities)
+    command |= _members(registry, type_, assignments or [], target, data)
+    if key is not None:
+        command["key"] = key
+    if expected_version is not None:
+        command["expected_version"] = expected_version
+    complete(_publish(settings, command, timeout if wait else None))
+
+
+def _members(
+    registry: Registry, type_: str, assignments: list[str], target: str | None, data: str | None
+) -> dict[str, Any]:
+    """`data` and `target` of the command."""
+    found = registry.find(known_type(registry, type_))
+    assert found is not None
+    entity, verb = found[0], found[0].verbs[found[1]]
+    members: dict[str, Any] = {}
+    if target is not None:
+        members["target"] = fields(entity.target, [target])
+    given = {} if data is None else _json(data)
+    if assignments:
+        if not isinstance(given, dict):
+            raise Misused("--data is no JSON object, so no fields can be added to it")
+        given = fields(verb.payload, assignments, into=given)
+    if data is not None or assignments or verb.payload is not None:
+        members["data"] = given
+    return members
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Misused(f"--data is not JSON: {error}") from None
+
+
+async def _publish(settings: Settings, command: dict[str, Any], wait: float | None) -> None:
+    from worker.broker.sender import open_sender
+    from worker.broker.topology import Topology
+    from worker.errors import TimedOut, Unreachable
+
+    topology = Topology(settings.namespace, settings.broker)
+    publication = publication_of(topology, command)
+    id_ = command["id"]
+    async with open_sender(settings.broker, topology, f"{settings.namespace} publish") as sender:
+        try:
+            if wait is None:
+                await sender.send(publication)
+                emit_json({"id": id_, "type": command["type"]})
+                return
+            reply = await sender.ask(publication, timeout_seconds=wait)
+        except TimedOut as error:
+            raise TimedOut(f"{error} Look later: worker ledger show {id_}") from error
+        except Unreachable as error:
+            raise Unreachable(
+                f"{error}. It is not known whether the broker has command {id_}; "
+                f"publishing it again with --id {id_} is safe"
+            ) from error
+    _show_answer(reply.body)
+
+
+def publication_of(
+    topology: Any, command: dict[str, Any], body: bytes | None = None
+) -> Publication:
+    """The command as a message; `body` are its bytes, if there are some already."""
+    from worker.broker.sender import short
+    from worker.messages import Publication
+
+    if body is None:
+        body = json.dumps(command).encode()
+    id_, type_ = command.get("id"), command["type"]
+    return Publication(
+        exchange=topology.commands,
+        routing_key=short(type_),
+        body=body,
+        content_type="application/json",
+        type=short(type_),
+        correlation_id=short(id_) if isinstance(id_, str) else None,
+    )
+
+
+def _show_answer(body: bytes) -> None:
+    """Print the event; raises `CommandRefused` if it says that nothing was done."""
+    from worker.cli.events import members_of, problem_of
+    from worker.errors import CommandRefused
+
+    emit(json_safe(body.decode()))
+    problem = problem_of(members_of(body) or {})
+    if problem is not None:
+        raise CommandRefused(f"{problem.get('code')}: {problem.get('detail')}")
