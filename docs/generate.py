@@ -1,7 +1,7 @@
 """Writes what can be generated of the docs: `make docs`; `make check` fails when it is stale.
 
-    docs/settings.md   every setting, from `worker.settings`
-    docs/cli.md        the help of every command, from `worker.cli`
+docs/settings.md   every setting, from `worker.settings`
+docs/cli.md        the help of every command, from `worker.cli`
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def settings_page() -> str:
         "# Settings",
         "",
         NOTICE,
-        "Environment variables, or lines of a `.env` file in the working directory. A value that is",
-        "wrong is told by name and value, and the exit code is 2.",
+        "Environment variables, or lines of a `.env` file in the working directory. A value that",
+        "is wrong is told by name and value, and the exit code is 2.",
         "",
         "| variable | default | meaning |",
         "|---|---|---|",

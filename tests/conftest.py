@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -110,9 +110,9 @@ async def harness(settings: Settings) -> AsyncIterator[Harness]:
 
 
 @pytest.fixture
-def environment(settings: Settings) -> Iterator[dict[str, str]]:
+def environment(settings: Settings) -> dict[str, str]:
     """The environment of a `worker` process with this test's settings."""
-    yield {
+    return {
         **os.environ,
         "WORKER_BROKER__URL": settings.broker.url.get_secret_value(),
         "WORKER_DATABASE__URL": settings.database.url.get_secret_value(),

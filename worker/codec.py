@@ -105,8 +105,6 @@ class Codec:
             detail = f"The body has {size} bytes; at most {self._max_body_bytes} are read."
             return Unusable(self._bare_envelope(delivery), Problem("too_large", detail))
         try:
-            if delivery.unreadable:
-                raise _Malformed(delivery.unreadable)
             members = _parse(delivery)
         except _Malformed as error:
             detail = f"The message cannot be read: {error}."
@@ -169,6 +167,8 @@ class Codec:
 
 
 def _parse(delivery: Delivery) -> dict[str, Any]:
+    if delivery.unreadable:
+        raise _Malformed(delivery.unreadable)
     if (delivery.content_encoding or "").lower() not in ("", "utf-8", "utf8", "identity"):
         raise _Malformed("compressed or encoded bodies are not accepted; send plain UTF-8")
     if delivery.body.startswith(b"\xef\xbb\xbf"):

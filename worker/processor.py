@@ -107,7 +107,7 @@ class Processor:
         """Outcomes of the first jobs at least: a transaction may run out of time."""
         try:
             return await self._transact(jobs)
-        except Exception as fault:  # noqa: BLE001 - every fault is classified, none is lost
+        except Exception as fault:
             return await self._recover(jobs, fault, held)
 
     async def _transact(self, jobs: Sequence[Job]) -> list[Outcome]:

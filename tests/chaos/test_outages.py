@@ -18,6 +18,7 @@ from tests.servers.postgres import PrivatePostgres
 from tests.servers.rabbitmq import PrivateRabbitMQ
 from worker.service import Service
 
+RA_DIRECTORY_AUTO_SAVE_SECONDS = 0.5
 BACK_WITHIN = 10
 """Seconds after a server's return within which the worker works again (G6)."""
 
@@ -128,6 +129,9 @@ async def test_commands_survive_a_broker_that_goes_away(
     breakable: Harness, own_broker: PrivateRabbitMQ, how: str
 ) -> None:
     async with breakable.worker() as service:
+        # RabbitMQ 3.10 writes the names of its quorum queues and streams to disk half a second after
+        # they are declared (the auto_save of ra's directory); a crash before that loses the queues.
+        await asyncio.sleep(2 * RA_DIRECTORY_AUTO_SAVE_SECONDS)
         ids = [await breakable.send("user.create", data=user(f"u{n}")) for n in range(100)]
         await asyncio.to_thread(getattr(own_broker, how))
         found = await not_ready(service, "commands")

@@ -56,7 +56,8 @@ async def test_without_the_right_to_declare_what_is_missing_is_told(harness: Har
 
 async def test_the_ledger_forgets_what_is_older_than_its_retention(harness: Harness) -> None:
     await harness.rows(
-        "INSERT INTO command_ledger SELECT n::text, sha256(''), 'done', gen_random_uuid(), 'x', '{}',"
+        "INSERT INTO command_ledger"
+        " SELECT n::text, sha256(''), 'done', gen_random_uuid(), 'x', '{}',"
         " now() - n * interval '1 hour' FROM generate_series(1, 5000) AS n"
     )
     engine = make_engine(harness.settings.database)
@@ -76,7 +77,8 @@ async def test_the_ledger_forgets_what_is_older_than_its_retention(harness: Harn
 
 async def test_pruning_stays_out_of_the_way_of_a_lock(harness: Harness) -> None:
     await harness.rows(
-        "INSERT INTO command_ledger SELECT n::text, sha256(''), 'done', gen_random_uuid(), 'x', '{}',"
+        "INSERT INTO command_ledger"
+        " SELECT n::text, sha256(''), 'done', gen_random_uuid(), 'x', '{}',"
         " now() - interval '30 days' FROM generate_series(1, 10) AS n"
     )
     engine = make_engine(harness.settings.database)

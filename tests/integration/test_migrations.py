@@ -110,7 +110,8 @@ async def test_a_missing_right_is_told_by_table(database: str) -> None:
     connection = await connect(database)
     role = f"clerk_{os.getpid()}"
     await connection.execute(
-        f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role};"
+        f"CREATE ROLE {role} LOGIN PASSWORD 'x';"
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role};"
         f"GRANT INSERT, UPDATE, DELETE ON users, orders TO {role}"
     )
     url = make_url(database).set(username=role, password="x")

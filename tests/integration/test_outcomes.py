@@ -155,12 +155,12 @@ async def test_a_name_that_was_given_up_can_be_taken(worker: Harness) -> None:
 
 async def test_each_event_shows_the_row_as_it_was_then(worker: Harness) -> None:
     ids = [await worker.send("user.create", data=ANN, key="k")]
-    for rating in (1, 2, 3):
-        ids.append(
-            await worker.send(
-                "user.update", target={"username": "ann"}, data={"rating": rating}, key="k"
-            )
+    ids += [
+        await worker.send(
+            "user.update", target={"username": "ann"}, data={"rating": rating}, key="k"
         )
+        for rating in (1, 2, 3)
+    ]
     ids.append(await worker.send("user.delete", target={"username": "ann"}, key="k"))
     events = [await worker.event(id_) for id_ in ids]
 

@@ -54,11 +54,13 @@ class FakeChannel:
     async def basic_qos(self, *, prefetch_count: int) -> None:
         self.prefetches.append(prefetch_count)
 
-    async def basic_consume(self, queue: str, callback: Any) -> Basic.ConsumeOk:
+    async def basic_consume(
+        self, queue: str, callback: Any, *, consumer_tag: str
+    ) -> Basic.ConsumeOk:
         assert queue == "worker.commands"
         self.calls.append("consume")
         self.callback = callback
-        return Basic.ConsumeOk("ctag")
+        return Basic.ConsumeOk(consumer_tag)
 
     async def basic_cancel(self, tag: str) -> None:
         self.calls.append("cancel")
@@ -132,7 +134,9 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def made(given: DeliveredMessage) -> Delivery:
-    return _delivery(given, Window(cast(Any, None)))
+    header = ContentHeader(body_size=len(given.body), properties=given.header.properties)
+    tag, again = given.delivery_tag or 0, bool(given.redelivered)
+    return _delivery(tag, again, header.marshal(), given.body, Window(cast(Any, None)))
 
 
 def test_a_message_becomes_a_delivery() -> None:
@@ -179,7 +183,9 @@ def test_a_publisher_cannot_make_a_new_message_a_suspect() -> None:
     assert delivery.delivery_count < SUSPECT_DELIVERIES
 
 
-@pytest.mark.parametrize("forged", ["\x1b[2J\r\nforged", "x" * 100_000, b"\xff", 1, {"a": 1}])
+@pytest.mark.parametrize(
+    "forged", ["\x1b[2J\r\nforged", "x" * 100_000, bytearray(b"\xff"), 1, {"a": 1}]
+)
 def test_a_publisher_cannot_forge_the_mark_of_unreadable_properties(forged: object) -> None:
     """Its text would stand, unchecked and at any length, in the event and the log."""
     unreadable = made(message(headers={UNREADABLE_HEADER: forged})).unreadable

@@ -63,7 +63,7 @@ def test_a_refusal_is_no_error_of_the_worker() -> None:
 def test_every_error_says_what_it_means() -> None:
     kinds = [WorkerError, Refusal, *WorkerError.__subclasses__(), *Refusal.__subclasses__()]
 
-    assert all(kind.__doc__ for kind in kinds)
+    assert all(kind.__doc__ for kind in kinds if kind.__module__.startswith("worker."))
 
 
 def test_every_refusal_of_ours_can_be_told() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from worker.broker.wire import UNREADABLE_HEADER, _TolerantReader, mend_delivery, mend_header
+from worker.broker.wire import UNREADABLE_HEADER, Intake, mend_delivery, mend_header
 
 FRAME_END = b"\xce"
 
@@ -200,7 +200,7 @@ async def read_all(raw: bytes) -> list[Any]:
     inner = asyncio.StreamReader()
     inner.feed_data(raw)
     inner.feed_eof()
-    reader = _TolerantReader(inner)
+    reader = Intake(inner)
     frames = []
     while not reader.at_eof():
         start = await reader.readexactly(1) + await reader.readexactly(6)

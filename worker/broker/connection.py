@@ -24,7 +24,7 @@ from aiormq.exceptions import (
 )
 from yarl import URL
 
-from worker.broker.wire import TolerantTransport
+from worker.broker.wire import Intake, TolerantTransport
 from worker.errors import Misconfigured, Unreachable
 from worker.retry import RECONNECT
 from worker.settings import BrokerSettings
@@ -43,7 +43,7 @@ class _Connection(aio_pika.Connection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.kwargs["transport_factory"] = TolerantTransport()
+        self.kwargs["transport_factory"] = self.factory = TolerantTransport()
 
 
 @asynccontextmanager
@@ -71,6 +71,11 @@ async def connect(settings: BrokerSettings, name: str) -> AsyncIterator[Abstract
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await connection.close()
+
+
+def intake_of(connection: AbstractConnection) -> Intake | None:
+    """Where the connection's frames come in, if it is one of `connect`'s."""
+    return connection.factory.intake if isinstance(connection, _Connection) else None
 
 
 async def open_channel(connection: AbstractConnection) -> Channel:

@@ -14,17 +14,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from secrets import token_hex
 
 import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.exceptions import AMQPError
+from pamqp.header import ContentHeader
 
-from worker.broker.connection import closed, open_channel
+from worker.broker import properties
+from worker.broker.connection import closed, intake_of, open_channel
 from worker.broker.topology import Topology
 from worker.broker.window import Window
-from worker.broker.wire import UNREADABLE_HEADER
+from worker.broker.wire import UNREADABLE_HEADER, Intake
 from worker.messages import Delivery
 from worker.telemetry.health import Part
 
@@ -73,7 +76,9 @@ class Consumer:
         channel = await open_channel(connection)
         window = Window(channel)
         acks = asyncio.create_task(window.acknowledge())
-        subscription = _Subscription(self._topology.commands, channel, window, self._take)
+        subscription = _Subscription(
+            self._topology.commands, channel, window, self._take, intake_of(connection)
+        )
         self._idle.clear()
         try:
             await subscription.begin_with_care(self._prefetch)
@@ -146,7 +151,12 @@ class _Subscription:
     """
 
     def __init__(
-        self, queue: str, channel: Channel, window: Window, take: Callable[[Delivery], None]
+        self,
+        queue: str,
+        channel: Channel,
+        window: Window,
+        take: Callable[[Delivery], None],
+        intake: Intake | None = None,
     ) -> None:
         self.channel = channel
         self.cancelled = asyncio.Event()
@@ -154,6 +164,7 @@ class _Subscription:
         self._queue = queue
         self._window = window
         self._take = take
+        self._intake = intake
         self._careful = True
         self._consumer_tag = ""
         self._widening: asyncio.Task[None] | None = None
@@ -185,9 +196,12 @@ class _Subscription:
 
     async def _consume(self, prefetch: int) -> None:
         await self.channel.basic_qos(prefetch_count=prefetch)
-        answer = await self.channel.basic_consume(self._queue, self._on_message)
-        assert answer.consumer_tag is not None
-        self._consumer_tag = answer.consumer_tag
+        self._consumer_tag = f"worker-{token_hex(8)}"
+        if self._intake is not None:
+            self._intake.sinks[self.channel.number, self._consumer_tag.encode()] = self._on_content
+        await self.channel.basic_consume(
+            self._queue, self._on_message, consumer_tag=self._consumer_tag
+        )
 
     async def _widen(self) -> None:
         # A prefetch holds for the consumers that come after it.
@@ -195,15 +209,23 @@ class _Subscription:
         await self._consume(self._prefetch)
 
     async def _on_message(self, message: DeliveredMessage) -> None:
+        """Take what came through aiormq, where the connection has no intake of ours."""
         try:
-            self._accept(message)
+            header = ContentHeader(properties=message.header.properties).marshal()
+        except (ValueError, TypeError):
+            header = b""  # decoded, yet not to be written again: unreadable
+        assert message.delivery_tag is not None
+        self._on_content(message.delivery_tag, bool(message.redelivered), header, message.body)
+
+    def _on_content(self, tag: int, redelivered: bool, header: bytes, body: bytes) -> None:
+        try:
+            self._accept(_delivery(tag, redelivered, header, body, self._window))
         except Exception:
-            # aiormq would only log it, and the delivery would hold its place for ever.
+            # The delivery would hold its place for ever.
             log.exception("a delivery could not be taken")
             self.failed.set()
 
-    def _accept(self, message: DeliveredMessage) -> None:
-        delivery = _delivery(message, self._window)
+    def _accept(self, delivery: Delivery) -> None:
         self._window.add(delivery.tag)
         suspect = delivery.delivery_count >= SUSPECT_DELIVERIES
         if suspect and not self._careful:
@@ -216,24 +238,22 @@ class _Subscription:
             self._widening = asyncio.create_task(self._widen())
 
 
-def _delivery(message: DeliveredMessage, window: Window) -> Delivery:
-    properties = message.header.properties
-    headers = properties.headers or {}
+def _delivery(tag: int, redelivered: bool, header: bytes, body: bytes, window: Window) -> Delivery:
+    found = properties.read(header)
     # Only the broker sets the flag; a header of that name can come from the publisher.
-    count = headers.get("x-delivery-count", 0) if message.redelivered else 0
-    unreadable = headers.get(UNREADABLE_HEADER)
-    assert message.delivery_tag is not None
+    count = found.headers.get("x-delivery-count", 0) if redelivered else 0
+    mended = found.headers.get(UNREADABLE_HEADER)
     return Delivery(
-        body=message.body,
-        tag=message.delivery_tag,
+        body=body,
+        tag=tag,
         source=window,
-        message_id=properties.message_id or None,
-        type=properties.message_type or None,
-        correlation_id=properties.correlation_id or None,
-        reply_to=properties.reply_to or None,
-        content_encoding=properties.content_encoding or None,
-        headers=headers,
+        message_id=found.message_id,
+        type=found.type,
+        correlation_id=found.correlation_id,
+        reply_to=found.reply_to,
+        content_encoding=found.content_encoding,
+        headers=found.headers,
         delivery_count=count if isinstance(count, int) else 0,
-        unreadable=ascii(unreadable)[:200].strip("'") if unreadable else None,
-        properties=properties,
+        unreadable=ascii(mended)[:200].strip("'") if mended else found.unreadable,
+        properties=header,
     )

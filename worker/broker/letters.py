@@ -172,6 +172,15 @@ class DeadLetters:
         self._channel = channel
         self._held: list[int] = []
 
+    @property
+    def keeps_order(self) -> bool:
+        """Whether what is given back goes to the head of the queue, and not to its end.
+
+        So do quorum queues that have a delivery limit (rabbitmq.com, "Quorum Queues", section
+        "Repeated Requeues").
+        """
+        return "x-delivery-limit" in self.topology.queues[self.topology.dead_letters]
+
     async def read(self, most: int) -> AsyncGenerator[Letter]:
         """The letters from the oldest on, at most that many; each can be read once."""
         for number in range(1, min(most, self.count) + 1):

@@ -18,9 +18,15 @@ from weakref import WeakValueDictionary
 import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq.channel import Channel
-from aiormq.exceptions import AMQPError, DeliveryError, PublishError
+from aiormq.exceptions import (
+    AMQPError,
+    ChannelInvalidStateError,
+    DeliveryError,
+    PublishError,
+)
 from pamqp.commands import Basic
 
+from worker.broker import burst, properties
 from worker.broker.connection import closed, is_blocked, open_channel
 from worker.broker.topology import Topology
 from worker.broker.wire import UNREADABLE_HEADER
@@ -68,6 +74,7 @@ class Publisher:
         self._connected = asyncio.Event()
         self._renew = asyncio.Event()
         self._blocked = False
+        self._bursts = False
         self._attempt_ids = count()
         self._prefix = new_id()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -77,6 +84,7 @@ class Publisher:
         await self._topology.ensure(connection)
         self._renew.clear()
         self._channel = await open_channel(connection)
+        self._bursts = burst.knows(self._channel)
         self._connected.set()
         self._part.up()
         endings = [
@@ -122,6 +130,8 @@ class Publisher:
         self, channel: Channel, publications: Sequence[Publication]
     ) -> tuple[int, Exception | None]:
         """How many of the first ones were confirmed, and what became of the next."""
+        if self._bursts and all(map(burst.can_send, publications)):
+            return await self._burst_once(channel, publications)
         sends = [asyncio.ensure_future(self._send(channel, each)) for each in publications]
         try:
             await self._all_answered(sends)
@@ -140,6 +150,27 @@ class Publisher:
                 )
         return len(sends), None
 
+    async def _burst_once(
+        self, channel: Channel, publications: Sequence[Publication]
+    ) -> tuple[int, Exception | None]:
+        ids = [f"{self._prefix}-{next(self._attempt_ids)}" for _ in publications]
+        group = burst.Burst(channel, publications, ids)
+        try:
+            await group.write()
+            await self._all_answered([group.complete])
+        except (AMQPError, ChannelInvalidStateError, ConnectionError) as error:
+            return 0, error
+        for number, outcome in enumerate(group.outcomes):
+            if outcome is True or (outcome and not publications[number].needs_queue):
+                continue
+            if isinstance(outcome, Exception):
+                return number, outcome
+            lost = group.complete.done()
+            return number, ConnectionError("the channel was closed") if lost else TimeoutError(
+                "the broker did not confirm in time"
+            )
+        return len(publications), None
+
     async def _all_answered(self, sends: Sequence[asyncio.Future[None]]) -> None:
         """Return when all are, or when the broker has been silent for too long.
 
@@ -155,28 +186,28 @@ class Publisher:
                 return
 
     async def _send(self, channel: Channel, publication: Publication) -> None:
-        properties = self._properties(publication)
+        own = self._properties(publication)
         if publication.copy_of is None:
-            properties.message_id = f"{self._prefix}-{next(self._attempt_ids)}"
-            await self._send_with(channel, publication, properties)
+            own.message_id = f"{self._prefix}-{next(self._attempt_ids)}"
+            await self._send_with(channel, publication, own)
             return
         # aiormq matches a returned message by its message_id. A dead letter keeps the one it came
         # with, which may be the command's identity; so of two with the same, the second waits.
-        if not properties.message_id:
-            await self._send_with(channel, publication, properties)
+        if not own.message_id:
+            await self._send_with(channel, publication, own)
             return
-        async with self._locks.setdefault(properties.message_id, asyncio.Lock()):
-            await self._send_with(channel, publication, properties)
+        async with self._locks.setdefault(own.message_id, asyncio.Lock()):
+            await self._send_with(channel, publication, own)
 
     async def _send_with(
-        self, channel: Channel, publication: Publication, properties: Basic.Properties
+        self, channel: Channel, publication: Publication, own: Basic.Properties
     ) -> None:
         try:
             await channel.basic_publish(
                 publication.body,
                 exchange=publication.exchange,
                 routing_key=publication.routing_key,
-                properties=properties,
+                properties=own,
                 mandatory=True,
                 wait=False,
             )
@@ -225,12 +256,13 @@ class Publisher:
         )
 
 
-def _copy(original: Basic.Properties, headers: Mapping[str, Any]) -> Basic.Properties:
+def _copy(source: Basic.Properties | bytes, headers: Mapping[str, Any]) -> Basic.Properties:
     """The original's properties with further headers.
 
     Left out is what would move, expire or fail the copy: `expiration`, `user_id`, `cluster_id` and
     the headers of sender-selected distribution.
     """
+    original = properties.all_of(source)
     kept = {name: getattr(original, name) for name in _KEPT_PROPERTIES}
     theirs = {
         name: value

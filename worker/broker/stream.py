@@ -94,21 +94,32 @@ class EventStream:
         name = self._topology.events
         await ensure_exists(connection, self._topology, queue=name)
         async with _subscribed(connection, name, self._start) as messages:
-            # Should it break before anything came, `next` would skip what came meanwhile.
-            end = asyncio.create_task(_end_of(connection, name)) if self._start == "next" else None
+            looking = asyncio.create_task(self._find_end(connection))
             self._up()
             try:
                 async for message in messages:
                     yield _recorded(message)
             finally:
-                if end is not None:
-                    self._begin_at(end)
+                looking.cancel()
+                await asyncio.gather(looking, return_exceptions=True)
         raise Unreachable("the subscription ended")
 
-    def _begin_at(self, end: asyncio.Task[Start]) -> None:
-        if end.done() and not end.cancelled() and not end.exception() and self._start == "next":
-            self._start = end.result()
-        end.cancel()
+    async def _find_end(self, connection: AbstractConnection) -> None:
+        """Turn `next` into an offset, or `first` for a stream that holds nothing.
+
+        Should the connection break before any event has come, `next` would then skip what came
+        meanwhile.
+        """
+        if self._start != "next":
+            return
+        end: Start = "first"
+        async with _subscribed(connection, self._topology.events, "last") as messages:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_SECONDS):
+                    async for message in messages:
+                        end = _recorded(message).offset + 1
+            if self._start == "next":
+                self._start = end
 
     def _up(self) -> None:
         begin = f"offset {self._start}" if isinstance(self._start, int) else str(self._start)
@@ -160,19 +171,6 @@ async def _messages(
         assert message.delivery_tag is not None
         await channel.basic_ack(message.delivery_tag, wait=False)
     raise AMQPError(message)
-
-
-async def _end_of(connection: AbstractConnection, queue: str) -> Start:
-    """The offset that the next event will have; `first` for a stream that holds nothing."""
-    end: Start = "first"
-    with suppress(TimeoutError):
-        async with (
-            asyncio.timeout(END_SECONDS),
-            _subscribed(connection, queue, "last") as messages,
-        ):
-            async for message in messages:
-                end = _recorded(message).offset + 1
-    return end
 
 
 def _recorded(message: DeliveredMessage) -> Recorded:

@@ -1,17 +1,24 @@
-"""Keeps a message whose properties cannot be decoded from cutting the connection.
+"""Reads frames from one buffer, hands deliveries over directly, and survives hostile properties.
 
-aiormq closes the connection when a frame cannot be decoded: a publisher that sends a property which
-is not UTF-8, a date past the year 9999 or a table nested a thousand deep would stop every worker,
-again at each redelivery, until the broker has dead-lettered all that was prefetched with it. So
-each delivery's routing key and content header are looked at before aiormq sees them, and what
-cannot be decoded is replaced by something that says so. The body is not touched.
+aiormq awaits three times a frame, queues each frame, and starts a task for each delivery; that is
+most of what a command costs. So the reader that it is given (through its public transport factory)
+takes the frames of our own deliveries out of the stream and hands them to a sink at once. All other
+frames reach aiormq as they came.
+
+aiormq also closes the connection when a frame cannot be decoded: a publisher that sends a property
+which is not UTF-8, a date past the year 9999 or a table nested a thousand deep would stop every
+worker, again at each redelivery, until the broker has dead-lettered all that was prefetched with
+it. What cannot be decoded is replaced by something that says so. The body is not touched.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from secrets import token_hex
+from time import monotonic
 from typing import Any, cast
 
 import pamqp.frame
@@ -23,19 +30,25 @@ from yarl import URL
 # Another name in each process, so that no publisher can set it.
 UNREADABLE_HEADER = f"x-unreadable-{token_hex(16)}"
 
-_METHOD_FRAME, _HEADER_FRAME = 1, 2
+Sink = Callable[[int, bool, bytes, bytes], None]
+"""Takes delivery tag, redelivered, content header (its payload) and body; must not raise."""
+
+METHOD, HEADER, BODY = 1, 2, 3
 _DELIVER = bytes((0, 60, 0, 60))
 """Class and method of `basic.deliver`."""
 _FRAME_START = struct.Struct(">BHI")
+_FRAME_EXTRA = _FRAME_START.size + 1
+_TAG_AND_FLAG = struct.Struct(">QB")
 _BODY_SIZE = struct.Struct(">Q")
-_NOT_PLAIN = 0x2000 | 0x0040 | 0x0001
-"""Property flags of `headers` and `timestamp`, and that of further flags (AMQP 0-9-1, 4.2.6.1)."""
-_ONE_OCTET = (0x1000, 0x0800)
-"""Property flags of `delivery_mode` and `priority`; what is left are short strings."""
+_HEARTBEAT = bytes((8, 0, 0, 0, 0, 0, 0, 0xCE))
+_SIGN_OF_LIFE_SECONDS = 1.0
+_READ_BYTES = 1 << 18
 
 
 class TolerantTransport(TransportFactory):
-    """Opens the connection as aiormq does, with a reader that mends content headers."""
+    """Opens the connection as aiormq does, and reads it with an `Intake`."""
+
+    intake: Intake
 
     async def create(
         self, url: URL, **kwargs: Any
@@ -43,24 +56,50 @@ class TolerantTransport(TransportFactory):
         """Connect by TCP, or by TLS for `amqps`."""
         inner = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await inner.create(url, **kwargs)
-        return cast(asyncio.StreamReader, _TolerantReader(reader)), writer
+        self.intake = Intake(reader)
+        return cast(asyncio.StreamReader, self.intake), writer
 
 
-class _TolerantReader:
-    """The part of a `StreamReader` that aiormq uses, one whole frame ahead."""
+@dataclass(slots=True)
+class _Content:
+    """A delivery whose header and body frames are still to come."""
+
+    sink: Sink
+    tag: int
+    redelivered: bool
+    header: bytes = b""
+    missing: int = 0
+    pieces: list[bytes] = field(default_factory=list)
+
+
+class Intake:
+    """The part of a `StreamReader` that aiormq uses, a frame at a time.
+
+    `sinks` holds, by channel number and consumer tag, who takes a consumer's deliveries; those of
+    other consumers go to aiormq.
+    """
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
+        self.sinks: dict[tuple[int, bytes], Sink] = {}
         self._reader = reader
+        self._buffer = b""
+        self._start = 0
+        self._contents: dict[int, _Content] = {}
+        self._sign_of_life = monotonic()
         self._frame = b""
         self._position = 0
 
     def at_eof(self) -> bool:
-        return self._position >= len(self._frame) and self._reader.at_eof()
+        """Whether all has been read, and no more can come."""
+        unread = self._position < len(self._frame) or self._start < len(self._buffer)
+        return not unread and self._reader.at_eof()
 
     async def read(self, n: int = -1) -> bytes:
+        """What is left of the stream."""
         return await self._reader.read(n)
 
     async def readexactly(self, n: int) -> bytes:
+        """The next bytes of the frame that is for aiormq."""
         if self._position >= len(self._frame):
             self._frame = await self._next_frame()
             self._position = 0
@@ -68,16 +107,65 @@ class _TolerantReader:
         return self._frame[start : self._position]
 
     async def _next_frame(self) -> bytes:
-        start = await self._reader.readexactly(_FRAME_START.size)
-        if start.startswith(b"AMQP"):  # the server speaks another version: aiormq says so
-            return start
-        kind, channel, size = _FRAME_START.unpack(start)
-        frame = start + await self._reader.readexactly(size + 1)
-        if kind == _HEADER_FRAME:
-            return mend_header(frame, channel)
-        if kind == _METHOD_FRAME and frame[7:11] == _DELIVER:
-            return mend_delivery(frame)
-        return frame
+        """The next frame that is for aiormq."""
+        while True:
+            frame = await self._read_frame()
+            if self.sinks and self._take(frame):
+                # aiormq gives a connection up on which it has seen no frame for long.
+                if monotonic() - self._sign_of_life > _SIGN_OF_LIFE_SECONDS:
+                    self._sign_of_life = monotonic()
+                    return _HEARTBEAT
+                continue
+            if frame[0] == HEADER:
+                return mend_header(frame, int.from_bytes(frame[1:3], "big"))
+            if frame[0] == METHOD and frame[7:11] == _DELIVER:
+                return mend_delivery(frame)
+            return frame
+
+    async def _read_frame(self) -> bytes:
+        while True:
+            start, buffer = self._start, self._buffer
+            if buffer.startswith(b"AMQP", start):  # the server speaks another version
+                self._start = len(buffer)
+                return buffer[start:]
+            if len(buffer) - start >= _FRAME_START.size:
+                end = start + _FRAME_EXTRA + int.from_bytes(buffer[start + 3 : start + 7], "big")
+                if end <= len(buffer):
+                    self._start = end
+                    return buffer[start:end]
+            piece = await self._reader.read(_READ_BYTES)
+            if not piece:
+                raise asyncio.IncompleteReadError(buffer[start:], _FRAME_START.size)
+            self._buffer, self._start = buffer[start:] + piece, 0
+
+    def _take(self, frame: bytes) -> bool:
+        """Take the frame if it belongs to a delivery for one of the sinks."""
+        kind, channel, _ = _FRAME_START.unpack_from(frame)
+        if kind == METHOD:
+            if frame[7:11] != _DELIVER:
+                return False
+            end = 12 + frame[11]
+            sink = self.sinks.get((channel, frame[12:end]))
+            if sink is None:
+                return False
+            tag, redelivered = _TAG_AND_FLAG.unpack_from(frame, end)
+            self._contents[channel] = _Content(sink, tag, bool(redelivered))
+            return True
+        content = self._contents.get(channel)
+        if content is None or kind not in (HEADER, BODY):
+            return False
+        if kind == HEADER:
+            content.header = frame[7:-1]
+            (content.missing,) = _BODY_SIZE.unpack_from(frame, 11)
+        else:
+            content.pieces.append(frame[7:-1])
+            content.missing -= len(frame) - _FRAME_EXTRA
+        if content.missing <= 0:
+            del self._contents[channel]
+            pieces = content.pieces
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            content.sink(content.tag, content.redelivered, content.header, body)
+        return True
 
 
 def mend_delivery(frame: bytes) -> bytes:
@@ -104,27 +192,16 @@ def _is_utf8(value: bytes) -> bool:
 
 def mend_header(frame: bytes, channel: int) -> bytes:
     """The frame as it is if its properties can be decoded, else one that says why they cannot."""
-    flags = int.from_bytes(frame[19:21], "big")
-    if not flags & _NOT_PLAIN and frame[21:-1].isascii() and _is_whole(flags, frame):
-        return frame  # nothing but short strings and numbers: it decodes
     try:
         pamqp.frame.unmarshal(frame)
     except Exception as error:
         (body_size,) = _BODY_SIZE.unpack(frame[11:19])
-        reason = f"its AMQP properties cannot be decoded ({type(error).__name__})"
-        properties = Basic.Properties(headers={UNREADABLE_HEADER: reason})
+        properties = Basic.Properties(headers={UNREADABLE_HEADER: unreadable(error)})
         header = ContentHeader(body_size=body_size, properties=properties)
         return pamqp.frame.marshal(header, channel)
     return frame
 
 
-def _is_whole(flags: int, frame: bytes) -> bool:
-    """Whether the properties that the flags announce are there to their end."""
-    position, bit = 21, 0x8000
-    while bit > 1:
-        if flags & bit:
-            if position >= len(frame) - 1:
-                return False
-            position += 1 if bit in _ONE_OCTET else 1 + frame[position]
-        bit >>= 1
-    return position <= len(frame) - 1
+def unreadable(error: Exception) -> str:
+    """Why properties cannot be read, in words that no publisher has a hand in."""
+    return f"its AMQP properties cannot be decoded ({type(error).__name__})"

@@ -59,9 +59,8 @@ async def _list(settings: Settings, limit: int, as_json: bool) -> None:
 
     topology = Topology(settings.namespace, settings.broker)
     async with open_dead_letters(settings.broker, topology) as letters:
-        # All are read, whatever the limit: where a queue puts what comes back at its end, that
-        # keeps their order, and so their numbers.
-        async for letter in letters.read(MOST_READ):
+        # Otherwise all are read: returned to the end together, they keep their numbers.
+        async for letter in letters.read(limit if letters.keeps_order else MOST_READ):
             if letter.number > limit:
                 continue
             if as_json:

@@ -63,7 +63,8 @@ async def _chosen(letters: DeadLetters, choice: Choice) -> AsyncGenerator[Letter
     ids = {text.removeprefix("id=") for text in choice.selectors if not _is_number(text)}
     missing: set[int | str] = {*numbers, *ids}
     found = 0
-    async for letter in letters.read(MOST_READ):
+    only_numbers = letters.keeps_order and not ids
+    async for letter in letters.read(max(numbers) if only_numbers else MOST_READ):
         if letter.number not in numbers and letter.command_id not in ids:
             continue
         missing -= {letter.number, letter.command_id or ""}

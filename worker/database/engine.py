@@ -97,7 +97,7 @@ async def check_schema(engine: AsyncEngine, migrations: Path | None = None) -> N
 
 
 async def check_usable(engine: AsyncEngine) -> None:
-    """Raise `Unreachable` unless writes are accepted, `Misconfigured` unless the tables may be used.
+    """Raise `Unreachable` unless writes are accepted, `Misconfigured` unless tables may be used.
 
     A schema that is ahead of this code is no reason to stop: that is how an upgrade rolls.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 from email_validator import EmailNotValidError, validate_email
@@ -43,7 +44,17 @@ class User(Row):
     )
 
 
+# Nine addresses in ten look like this; the library takes 20 µs for what these few rules tell, too.
+# It is a part of what the library accepts (a test compares them).
+_PLAIN_ADDRESS = re.compile(
+    r"[A-Za-z0-9_+]+(?:[.-][A-Za-z0-9_+]+)*@(?:[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*\.)+[A-Za-z]{2,}"
+)
+_PLAIN_LENGTH = 64  # no part of it can be too long then
+
+
 def _valid_address(value: str) -> str:
+    if len(value) <= _PLAIN_LENGTH and _PLAIN_ADDRESS.fullmatch(value):
+        return value
     try:
         # Deliverability is the network's to know; an intranet's own names are valid here.
         validate_email(value, check_deliverability=False, globally_deliverable=False)

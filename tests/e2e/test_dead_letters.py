@@ -1,0 +1,195 @@
+"""`worker dead-letters`: why each is there; back to be carried out, mended or not; away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.e2e.commandline import CommandLine, declare
+from tests.harness import Harness, eventually
+
+REDRIVE_HEADER = "x-redrive"
+
+
+@pytest.fixture
+async def letters(harness: Harness) -> list[str]:
+    """Five dead letters: two without an address, two that are no commands, one of the broker's."""
+    async with harness.worker():
+        for number in (1, 2):
+            await harness.ask("user.create", id=f"no-mail-{number}", data={"username": "ann"})
+        await harness.publish(
+            b'{"id": 7, "type": "\\u001b[2J"}', message_id="ignored", headers={"x-tenant": "t"}
+        )
+        await harness.publish(b"\x1b[31m\xff", correlation_id="c")
+        await eventually(lambda: len(harness.events) == 4)
+    await _dead_letter_by_the_broker(harness)
+    return ["no-mail-1", "no-mail-2", "", "", "killer"]
+
+
+async def _dead_letter_by_the_broker(harness: Harness) -> None:
+    """What becomes of a command whose workers die again and again."""
+    await harness.send("user.delete", id="killer", target={"id": 1})
+    queue = await harness.channel.get_queue(f"{harness.settings.namespace}.commands")
+
+    async def take_and_give_back() -> bool:
+        message = await queue.get(fail=False)
+        if message is not None:
+            await message.nack(requeue=True)
+        return await harness.waiting("dead-letters") == 5
+
+    await eventually(take_and_give_back)
+
+
+async def test_a_list_tells_why_and_disturbs_nothing(
+    cli: CommandLine, harness: Harness, letters: list[str]
+) -> None:
+    shown, as_json, limited = [
+        await cli("dead-letters", "list", *options)
+        for options in ([], ["--json"], ["--limit", "2"])
+    ]
+    assert [line["id"] or "" for line in as_json.lines] == letters
+    codes = [line["code"] for line in as_json.lines]
+    assert codes == ["invalid", "invalid", "unknown_type", "malformed", "delivery-limit"]
+    assert as_json.lines[0] | {
+        "number": 1,
+        "type": "user.create",
+        "detail": "/data/email is missing",
+        "attempts": 1,
+    } == as_json.lines[0]
+    assert as_json.lines[4]["type"] == "user.delete"
+    assert all(line["time"].endswith("Z") for line in as_json.lines)
+
+    lines = shown.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2", "3", "4", "5"]
+    assert all(line.isprintable() for line in lines)
+    assert lines[0].endswith("no-mail-1                             /data/email is missing")
+    assert limited.out.splitlines() == lines[:2]
+    assert "3 more letters" in limited.err
+    assert await harness.waiting("dead-letters") == 5
+
+
+async def test_one_is_shown_whole(
+    cli: CommandLine, harness: Harness, letters: list[str]
+) -> None:
+    by_id, by_number, no_json, by_broker, none = await asyncio.gather(
+        *(cli("dead-letters", "show", selector) for selector in ("no-mail-2",)),
+    ) if False else [
+        await cli("dead-letters", "show", selector, code=code)
+        for selector, code in (("no-mail-2", 0), ("3", 0), ("4", 0), ("killer", 0), ("9", 1))
+    ]
+    assert by_id.line["body"] == {
+        "id": "no-mail-2",
+        "type": "user.create",
+        "data": {"username": "ann"},
+    }
+    assert by_number.line["headers"]["x-tenant"] == "t"
+    assert by_number.line["properties"]["message_id"] == "ignored"
+    assert no_json.line["body_base64"] == "G1szMW3/"
+    assert by_broker.line["headers"]["x-death"][0]["reason"] == "delivery_limit"
+    assert none.err == "error: there is no dead letter with this id or number: 9 (looked at 5)\n"
+    for result in (by_id, by_number, no_json, by_broker):
+        assert result.out.rstrip("\n").isprintable()
+
+
+async def test_letters_are_sent_back_mended(
+    cli: CommandLine, harness: Harness, letters: list[str], tmp_path: Any
+) -> None:
+    change = ("--set", "data.email=ann@example.com", "--set", "data.rating=4.5")
+    rehearsed = await cli("dead-letters", "redrive", "no-mail-1", *change, "--dry-run")
+    assert rehearsed.line["action"] == "would redrive"
+    mended = json.loads(rehearsed.line["body"])
+    assert mended["data"] == {"username": "ann", "email": "ann@example.com", "rating": 4.5}
+    assert await harness.waiting("dead-letters") == 5
+    assert await harness.waiting() == 0
+
+    sent = await cli("dead-letters", "redrive", "no-mail-1", *change)
+    assert sent.line == rehearsed.line | {"action": "redriven"}
+    assert sent.err == "1 letter sent back\n"
+    assert await harness.waiting("dead-letters") == 4
+
+    path = tmp_path / "body.json"
+    path.write_text('{"id": "no-mail-2", "type": "user.delete", "target": {"username": "ann"}}')
+    await cli("dead-letters", "redrive", "no-mail-2", "--edit", str(path))
+    refused = await cli("dead-letters", "redrive", "malformed", "--set", "id=x", code=1)
+    assert "no dead letter with this id or number: malformed" in refused.err
+    number = (await _codes(cli)).index("malformed") + 1
+    refused = await cli("dead-letters", "redrive", str(number), "--set", "id=x", code=2)
+    assert "no JSON object" in refused.err
+    async with harness.worker():
+        created, deleted = [
+            await harness.event(id_, number=2) for id_ in ("no-mail-1", "no-mail-2")
+        ]
+    assert created.routing_key == "user.created"
+    assert created.data["rating"] == 4.5
+    assert deleted.routing_key in ("user.deleted", "user.delete.rejected")
+
+
+async def _codes(cli: CommandLine) -> list[str]:
+    return [line["code"] for line in (await cli("dead-letters", "list", "--json")).lines]
+
+
+async def test_all_are_sent_back_as_they_came(
+    cli: CommandLine, harness: Harness, letters: list[str]
+) -> None:
+    first = await cli("dead-letters", "redrive", "--all", "--limit", "2", "--rate", "1000")
+    assert [line["id"] for line in first.lines] == letters[:2]
+    rest = await cli("dead-letters", "redrive", "--all")
+    assert len(rest.lines) == 3
+    assert await harness.waiting("dead-letters") == 0
+
+    queue = await harness.channel.get_queue(f"{harness.settings.namespace}.commands")
+    commands = [await queue.get(no_ack=True) for _ in range(5)]
+    assert [command.headers for command in commands] == [
+        {REDRIVE_HEADER: True} | ({"x-tenant": "t"} if number == 2 else {})
+        for number in range(5)
+    ]
+    assert commands[2].message_id == "ignored"
+    assert commands[3].body == b"\x1b[31m\xff"
+    assert commands[3].correlation_id == "c"
+    assert json.loads(commands[4].body)["id"] == "killer"
+    assert {command.delivery_mode for command in commands} == {2}
+
+
+async def test_what_was_sent_back_and_not_taken_away_takes_effect_once(
+    cli: CommandLine, harness: Harness
+) -> None:
+    """As if redrive had been killed between the publish and the ack."""
+    await declare(harness)
+    data = {"username": "ann", "email": "ann@example.com"}
+    body = json.dumps({"id": "once", "type": "user.create", "data": data}).encode()
+    for _ in range(2):
+        await harness.channel.default_exchange.publish(
+            _message(body), f"{harness.settings.namespace}.dead-letters"
+        )
+    result = await cli("dead-letters", "redrive", "id=once")
+    assert len(result.lines) == 2
+    async with harness.worker():
+        first, second = [await harness.event("once", number=number) for number in (1, 2)]
+    assert first.body == second.body
+    assert [row["username"] for row in await harness.rows("SELECT username FROM users")] == ["ann"]
+
+
+def _message(body: bytes) -> Any:
+    import aio_pika
+
+    return aio_pika.Message(body, headers={"x-code": "failed", "x-command-id": "once"})
+
+
+async def test_letters_are_dropped(
+    cli: CommandLine, harness: Harness, letters: list[str]
+) -> None:
+    rehearsed = await cli("dead-letters", "drop", "--all", "--dry-run")
+    assert len(rehearsed.lines) == 5
+    assert await harness.waiting("dead-letters") == 5
+    one = await cli("dead-letters", "drop", "2", "nobody", code=1)
+    assert [line["id"] for line in one.lines] == ["no-mail-2"]
+    assert "nobody" in one.err
+    rest = await cli("dead-letters", "drop", "--all")
+    assert rest.err == "4 letters dropped\n"
+    assert await harness.waiting("dead-letters") == 0
+    none = await cli("dead-letters", "list")
+    assert none.err == "there are no dead letters\n"
+    assert none.out == ""

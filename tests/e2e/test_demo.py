@@ -1,0 +1,63 @@
+"""`worker demo`: commands beside their events, and nothing left behind."""
+
+from __future__ import annotations
+
+import re
+
+import aio_pika
+import pytest
+
+from tests.e2e.commandline import CommandLine
+from tests.harness import Harness
+
+
+async def test_it_shows_what_a_worker_does_and_leaves_nothing(
+    cli: CommandLine, harness: Harness
+) -> None:
+    for _ in range(2):  # again and again, on the same database
+        shown = await cli("demo", COLUMNS="80")
+    words = re.findall(r"^(command|event) +(\S+)", shown.out, re.MULTILINE)
+    assert words == [
+        ("command", "user.create"),
+        ("event", "user.created"),
+        ("command", "user.update"),
+        ("event", "user.updated"),
+        ("command", "order.create"),
+        ("event", "order.created"),
+        ("command", "user.create"),
+        ("event", "user.create.rejected"),
+        ("command", "user.create"),
+        ("event", "user.created"),
+        ("command", "order.delete"),
+        ("event", "order.deleted"),
+        ("command", "user.delete"),
+        ("event", "user.deleted"),
+    ]
+    assert "7 commands, each with the event expected" in shown.out
+    assert "worker publish user.create username=ann" in shown.out
+    assert "make run" in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert all(line.isprintable() for line in shown.out.splitlines())
+    assert shown.err == ""
+    assert await harness.rows("SELECT 1 FROM users") == []
+    assert await harness.rows("SELECT 1 FROM orders") == []
+
+
+async def test_its_queues_are_deleted(cli: CommandLine, harness: Harness) -> None:
+    shown = await cli("demo", code=1, WORKER_ENTITIES="tests.e2e.slow_entities")
+    assert "user.create got command.rejected, not user.created" in shown.err
+    namespaces = re.findall(r"demo-[0-9a-f]{8}", shown.out + shown.err)
+    assert namespaces == []
+    connection = await aio_pika.connect(harness.settings.broker.url.get_secret_value())
+    await connection.close()
+
+
+async def test_a_schema_that_is_missing_is_told(cli: CommandLine, empty_database: str) -> None:
+    result = await cli("demo", code=2, WORKER_DATABASE__URL=empty_database)
+    assert "worker migrate" in result.err
+
+
+@pytest.mark.parametrize("url", ["postgresql+asyncpg://127.0.0.1:1/none"])
+async def test_a_database_that_is_away_is_not_waited_for(url: str, cli: CommandLine) -> None:
+    result = await cli("demo", code=4, WORKER_DATABASE__URL=url)
+    assert "PostgreSQL cannot be reached" in result.err

@@ -1,0 +1,120 @@
+"""Help is quick, plain, and has an example; errors are one sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from tests.e2e.commandline import CommandLine
+
+COMMANDS = [
+    "run",
+    "migrate",
+    "publish",
+    "watch",
+    "dead-letters list",
+    "dead-letters show",
+    "dead-letters redrive",
+    "dead-letters drop",
+    "ledger show",
+    "ledger republish",
+    "ledger prune",
+    "schema",
+    "demo",
+]
+
+
+async def test_the_help_of_every_command_has_an_example_of_itself(bare: CommandLine) -> None:
+    pages = await asyncio.gather(*(bare(*command.split(), "--help") for command in COMMANDS))
+    for command, page in zip(COMMANDS, pages, strict=True):
+        examples = page.out.partition("Example")[2]
+        assert f"worker {command}" in examples, page.out
+        assert "\x1b" not in page.out
+        assert "╭" not in page.out
+
+
+async def test_the_overview_names_every_command(bare: CommandLine) -> None:
+    page = await bare("--help")
+    for command in COMMANDS:
+        assert f"  {command.split()[0]} " in page.out
+
+
+async def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, worker.cli; "
+        "heavy = {'sqlalchemy', 'aio_pika', 'pydantic', 'aiohttp', 'rich', 'alembic', 'asyncio'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert out.decode().strip() in ("[]", "['asyncio']")
+
+
+WRONG = [
+    (["publis"], "No such command"),
+    (["watch", "--limit", "0"], "--limit"),
+    (["publish"], "give the TYPE"),
+    (["publish", "user.create", "username"], "not of the form field=value"),
+    (["publish", "user.create", "--data", "{"], "--data is not JSON"),
+    (["publish", "user.create", "a=1", "--data", "[]"], "--data is no JSON object"),
+    (["publish", "--file", "-", "--wait"], "--file holds whole commands"),
+    (["publish", "--file", "/no/such/file"], "No such file"),
+    (["publish", "order.craete"], "Did you mean order.create? Known types: user.create"),
+    (["watch", "--from", "yesterday"], "--from yesterday"),
+    (["dead-letters", "redrive"], "--all"),
+    (["dead-letters", "drop", "1", "--all"], "--all"),
+    (["dead-letters", "redrive", "1", "--set", "x"], "not of the form"),
+    (["dead-letters", "redrive", "--all", "--edit", "-"], "one letter"),
+    (["dead-letters", "redrive", "1", "--edit", "/no/such/file"], "No such file"),
+    (["ledger", "republish"], "--since"),
+    (["ledger", "republish", "--since", "2026-11-23T08:00:00"], "zone"),
+    (["ledger", "prune", "--older-than", "old"], "--older-than old"),
+    (["schema", "user.craete"], "Did you mean user.create?"),
+]
+
+
+async def test_wrong_usage_is_told_and_ends_with_2(bare: CommandLine) -> None:
+    results = await asyncio.gather(*(bare(*arguments, code=2) for arguments, _ in WRONG))
+    for (arguments, words), result in zip(WRONG, results, strict=True):
+        assert words in result.err, arguments
+        assert result.out == "", arguments
+
+
+async def test_a_wrong_setting_is_told_and_ends_with_2(bare: CommandLine) -> None:
+    for command in (["run"], ["watch"], ["ledger", "show", "x"]):
+        result = await bare(*command, code=2, WORKER_LANES="0", WORKER_LOG_LEVEL="loud")
+        assert "error: WORKER_LANES='0'" in result.err
+        assert "WORKER_LOG_LEVEL='loud'" in result.err
+
+
+async def test_servers_that_are_away_are_told_and_end_with_4(bare: CommandLine) -> None:
+    away = {
+        "WORKER_BROKER__URL": "amqp://ann:secret@127.0.0.1:1/",
+        "WORKER_DATABASE__URL": "postgresql+asyncpg://ann:secret@127.0.0.1:1/none",
+    }
+    of_broker = ["publish user.create", "watch", "dead-letters list", "demo"]
+    of_database = ["migrate", "ledger show x", "ledger prune"]
+    results = await asyncio.gather(
+        *(bare(*command.split(), code=4, **away) for command in (*of_broker, *of_database))
+    )
+    for result in results[: len(of_broker)]:
+        assert result.err.startswith("error: RabbitMQ cannot be reached")
+    for result in results[len(of_broker) :]:
+        assert result.err.startswith("error: PostgreSQL cannot be reached")
+    assert not any("secret" in result.err for result in results)
+
+
+async def test_an_unexpected_error_is_one_line_and_debug_shows_where(bare: CommandLine) -> None:
+    broken = {"WORKER_ENTITIES": "tests.e2e.broken_entities"}
+    brief = await bare("schema", code=1, **broken)
+    assert brief.err.count("\n") == 1
+    assert "unexpected ZeroDivisionError" in brief.err
+    assert "WORKER_LOG_LEVEL=debug" in brief.err
+
+    async with bare.running("schema", WORKER_LOG_LEVEL="debug", **broken) as running:
+        full = await running.end()
+    assert full.code == 1
+    assert "Traceback" in full.err
+    assert "broken_entities.py" in full.err

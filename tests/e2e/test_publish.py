@@ -1,0 +1,192 @@
+"""`worker publish`: one command, confirmed, perhaps with its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Any
+
+from tests.e2e.commandline import CommandLine
+from tests.harness import Harness
+
+
+async def test_commands_of_every_form_are_answered(cli: CommandLine, harness: Harness) -> None:
+    async with harness.worker():
+        created = await cli(
+            *("publish", "user.create", "username=123", "email=ann@example.com", "rating=4.5"),
+            "--wait",
+        )
+        event = created.line
+        assert event["type"] == "user.created"
+        assert event["data"]["username"] == "123"
+        assert event["data"]["rating"] == 4.5
+        assert created.err == ""
+
+        updated, taken, ordered, invalid = await asyncio.gather(
+            cli(
+                *("publish", "user.update", "rating=null", "--target", "username=123", "--wait"),
+                *("--expected-version", "1", "--id", "my-own", "--key", "k"),
+            ),
+            cli(
+                *("publish", "user.create", "--data", '{"username": "123"}'),
+                *("email=bob@example.com", "--wait"),
+                code=3,
+            ),
+            cli(
+                *("publish", "order.create", "user.username=123", "is_completed=true", "--wait"),
+            ),
+            cli("publish", "user.delete", "--target", "id=x", "--wait", code=3),
+        )
+    assert updated.line["commandid"] == "my-own"
+    assert updated.line["data"]["rating"] is None
+    assert ordered.line["data"] | {"user_id": 1, "is_completed": True} == ordered.line["data"]
+    assert taken.line["type"] == "user.create.rejected"
+    assert taken.err == "error: conflict: the username '123' is taken by another user\n"
+    assert invalid.line["data"]["code"] == "invalid"
+    assert "/target/id" in invalid.err
+
+
+async def test_the_same_id_twice_gets_the_same_event(cli: CommandLine, harness: Harness) -> None:
+    command = ("publish", "user.create", "username=ann", "email=ann@example.com", "--id", "one")
+    async with harness.worker():
+        first, second = [await cli(*command, "--wait") for _ in range(2)]
+    assert first.out == second.out
+
+
+async def test_without_a_worker_the_command_waits_in_the_queue(
+    cli: CommandLine, harness: Harness
+) -> None:
+    # Nothing is declared yet: the command does that itself.
+    sent = await cli("publish", "user.create", "username=ann", "email=ann@example.com")
+    assert sent.line.keys() == {"id", "type"}
+    assert await harness.waiting() == 1
+
+    given_up = await cli(
+        *("publish", "user.delete", "--target", "username=ann", "--id", "late", "--wait"),
+        *("--timeout", "0.2"),
+        code=5,
+    )
+    assert "no answer within 0.2 s" in given_up.err
+    assert "worker ledger show late" in given_up.err
+    assert given_up.out == ""
+
+    async with harness.worker():
+        assert (await harness.event(sent.line["id"])).routing_key == "user.created"
+        late = await harness.event("late")
+        assert late.routing_key == "user.deleted"
+        message = late.properties
+        assert message.correlation_id == "late"
+
+
+async def test_where_nothing_may_be_declared_it_is_told_what_is_missing(cli: CommandLine) -> None:
+    result = await cli("publish", "user.create", code=2, WORKER_BROKER__DECLARE="false")
+    assert "does not exist" in result.err
+    assert "WORKER_BROKER__DECLARE" in result.err
+
+
+async def test_an_exchange_that_leads_nowhere_is_told(cli: CommandLine, harness: Harness) -> None:
+    namespace = harness.settings.namespace
+    await harness.channel.declare_exchange(f"{namespace}.commands", "topic", durable=True)
+    result = await cli("publish", "user.create", code=2)
+    assert "no queue takes what is published" in result.err
+
+
+async def test_a_full_queue_is_told(cli: CommandLine, harness: Harness) -> None:
+    namespace = harness.settings.namespace
+    await harness.channel.declare_exchange(f"{namespace}.commands", "topic", durable=True)
+    queue = await harness.channel.declare_queue(
+        f"{namespace}.commands",
+        durable=True,
+        arguments={"x-max-length": 1, "x-overflow": "reject-publish"},
+    )
+    await queue.bind(f"{namespace}.commands", "#")
+    lines = '{"type": "user.create"}\n' * 5
+    result = await cli("publish", "--file", "-", stdin=lines, code=4)
+    assert len(result.lines) == 1
+    assert "1 command published, perhaps 4 more" in result.err
+    assert "line 2 and 3 more not confirmed: RabbitMQ refuses the message" in result.err
+
+
+async def test_a_file_of_commands_is_published_in_order(
+    cli: CommandLine, harness: Harness, tmp_path: Any
+) -> None:
+    lines = [
+        f'{{"type": "user.create", "data": {{"username": "u{n}", "email": "u{n}@example.com"}}}}'
+        for n in range(600)
+    ]
+    lines[1] = '  {"id": "given", "type": "user.delete", "target": {"id": 1}, "key": "k"}  '
+    lines[3] = ""
+    path = tmp_path / "commands.ndjson"
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    result = await cli("publish", "--file", str(path))
+    assert result.err == "599 commands published\n"
+    assert len(result.lines) == 599
+    assert result.lines[1] == {"id": "given", "type": "user.delete"}
+
+    queue = await harness.channel.get_queue(f"{harness.settings.namespace}.commands")
+    ids = []
+    for _ in range(599):
+        message = await queue.get(no_ack=True)
+        assert message.delivery_mode == 2
+        ids.append(message.correlation_id)
+    assert ids == [line["id"] for line in result.lines]
+
+
+async def test_what_comes_slowly_on_stdin_is_published_at_once(
+    cli: CommandLine, harness: Harness
+) -> None:
+    async with cli.running("publish", "--file", "-") as running:
+        stdin = running.process.stdin
+        assert stdin is not None
+        stdin.write(b'{"id": "first", "type": "user.delete"}\n{"id": "sec')
+        assert len(await running.printed(1)) == 1
+        stdin.write(b'ond", "type": "user.delete"}')
+        stdin.close()
+        result = await running.end()
+    assert result.code == 0
+    assert [line["id"] for line in result.lines] == ["first", "second"]
+    assert await harness.waiting() == 2
+
+
+async def test_a_bad_line_ends_it_and_those_before_are_published(
+    cli: CommandLine, harness: Harness
+) -> None:
+    good = '{"type": "user.delete", "target": {"id": 1}}\n'
+    bad_lines = {
+        "{": "it is not JSON",
+        "[1]": "it is no JSON object",
+        "{}": 'it has no "type"',
+        '{"type": "user.dleete"}': "Did you mean user.delete?",
+        "[" * 100_000: "line 3: it is n",
+    }
+    results = await asyncio.gather(
+        *(cli("publish", "--file", "-", stdin=good + good + bad, code=2) for bad in bad_lines),
+        cli("publish", "--file", "-", stdin=(good + good).encode() + b"\xff\n", code=2),
+    )
+    for words, result in zip([*bad_lines.values(), "it is not JSON"], results, strict=True):
+        assert "2 commands published\n" in result.err
+        assert "error: line 3: " in result.err
+        assert words in result.err
+        assert len(result.lines) == 2
+    assert await harness.waiting() == 2 * len(results)
+
+
+async def test_on_a_terminal_a_bar_shows_how_far_it_is(cli: CommandLine) -> None:
+    terminal, end = os.openpty()
+    script = [sys.executable, "-m", "worker", "publish", "--file", "-"]
+    process = await asyncio.create_subprocess_exec(
+        *script,
+        env={**cli.environment, "TERM": "xterm"},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=end,
+        stderr=end,
+    )
+    os.close(end)
+    await process.communicate(b'{"type": "user.delete", "target": {"id": 1}}\n' * 3)
+    shown = os.read(terminal, 65_536).decode()
+    os.close(terminal)
+    assert process.returncode == 0
+    assert "3 published" in shown
+    assert shown.rstrip().endswith("3 commands published")
+    assert '"id"' not in shown

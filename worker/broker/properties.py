@@ -1,0 +1,101 @@
+"""The AMQP properties of a delivery, read from the bytes of its content header.
+
+pamqp decodes every property into an object; a command needs five of them. What is not needed is
+stepped over, and decoded only where a dead letter takes all of it along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pamqp import decode
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from worker.broker.wire import unreadable
+
+_FIRST = 14
+"""Where the properties begin: after class, weight, body size and flags."""
+
+# Property flags, in the order of the properties (AMQP 0-9-1, section 4.2.6.1).
+_CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 0x8000, 0x4000, 0x2000, 0x1000
+_PRIORITY, _CORRELATION_ID, _REPLY_TO, _EXPIRATION = 0x0800, 0x0400, 0x0200, 0x0100
+_MESSAGE_ID, _TIMESTAMP, _TYPE, _MORE_FLAGS = 0x0080, 0x0040, 0x0020, 0x0001
+
+
+@dataclass(slots=True)
+class Incoming:
+    """What a command's handling depends on."""
+
+    content_encoding: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    message_id: str | None = None
+    type: str | None = None
+    unreadable: str | None = None
+
+
+def read(header: bytes) -> Incoming:
+    """Read a content header's payload; one that cannot be read says so, and raises nothing."""
+    try:
+        return _read(header)
+    except Exception as error:  # whatever a hostile header may cause
+        return Incoming(unreadable=unreadable(error))
+
+
+def _read(header: bytes) -> Incoming:
+    flags = int.from_bytes(header[12:_FIRST], "big")
+    if flags & _MORE_FLAGS or len(header) < _FIRST:
+        raise ValueError("flags that AMQP 0-9-1 does not have")
+    found = Incoming()
+    position = _FIRST
+    if flags & _CONTENT_TYPE:
+        position = _after_string(header, position)
+    if flags & _CONTENT_ENCODING:
+        found.content_encoding, position = _string(header, position)
+    if flags & _HEADERS:
+        size, found.headers = decode.field_table(header[position:])
+        position += size
+    if flags & _DELIVERY_MODE:
+        position += 1
+    if flags & _PRIORITY:
+        position += 1
+    if flags & _CORRELATION_ID:
+        found.correlation_id, position = _string(header, position)
+    if flags & _REPLY_TO:
+        found.reply_to, position = _string(header, position)
+    if flags & _EXPIRATION:
+        position = _after_string(header, position)
+    if flags & _MESSAGE_ID:
+        found.message_id, position = _string(header, position)
+    if flags & _TIMESTAMP:
+        position += 8
+    if flags & _TYPE:
+        found.type, position = _string(header, position)
+    if position > len(header):
+        raise ValueError("properties that end too early")
+    return found
+
+
+def _string(header: bytes, position: int) -> tuple[str | None, int]:
+    end = _after_string(header, position)
+    return header[position + 1 : end].decode("utf-8") or None, end
+
+
+def _after_string(header: bytes, position: int) -> int:
+    return position + 1 + header[position]
+
+
+def all_of(original: Basic.Properties | bytes) -> Basic.Properties:
+    """Every property, decoded; none at all where they cannot be."""
+    if isinstance(original, Basic.Properties):
+        return original
+    header = ContentHeader()
+    try:
+        header.unmarshal(original)
+    except Exception:  # what came undecodable is not taken along
+        return Basic.Properties()
+    return header.properties
