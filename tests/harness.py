@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 import aio_pika
 import asyncpg
@@ -23,9 +23,19 @@ from worker.settings import Settings
 T = TypeVar("T")
 
 
+@overload
 async def eventually(
-    look: Callable[[], Awaitable[T] | T], *, within: float = 15, every: float = 0.02
-) -> T:
+    look: Callable[[], Awaitable[T | None]], *, within: float = ..., every: float = ...
+) -> T: ...
+
+
+@overload
+async def eventually(
+    look: Callable[[], T | None], *, within: float = ..., every: float = ...
+) -> T: ...
+
+
+async def eventually(look: Callable[[], Any], *, within: float = 15, every: float = 0.02) -> Any:
     """Look again and again until what is found is true; fail when that takes too long."""
     deadline = time.monotonic() + within
     while True:
@@ -197,7 +207,7 @@ class Harness:
         """The first event beyond a number of them."""
         return await eventually(
             lambda: self.events[after] if len(self.events) > after else None, within=within
-        )  # type: ignore[return-value]
+        )
 
     async def dead_letters_so_far(self) -> list[Message]:
         """Take all dead letters that there are off their queue."""

@@ -42,9 +42,7 @@ async def not_ready(service: Service, part: str) -> dict[str, Any]:
         found = (await readiness(service))["parts"][part]
         return None if found["ready"] else found
 
-    found = await eventually(look, within=40)
-    assert found is not None
-    return found
+    return await eventually(look, within=40)
 
 
 async def is_back(service: Service, since: float) -> None:
@@ -129,8 +127,8 @@ async def test_commands_survive_a_broker_that_goes_away(
     breakable: Harness, own_broker: PrivateRabbitMQ, how: str
 ) -> None:
     async with breakable.worker() as service:
-        # RabbitMQ 3.10 writes the names of its quorum queues and streams to disk half a second after
-        # they are declared (the auto_save of ra's directory); a crash before that loses the queues.
+        # RabbitMQ 3.10 writes the names of quorum queues and streams to disk half a second after
+        # they are declared (the auto_save of ra's directory); a crash before that loses them.
         await asyncio.sleep(2 * RA_DIRECTORY_AUTO_SAVE_SECONDS)
         ids = [await breakable.send("user.create", data=user(f"u{n}")) for n in range(100)]
         await asyncio.to_thread(getattr(own_broker, how))

@@ -53,12 +53,16 @@ async def test_a_list_tells_why_and_disturbs_nothing(
     assert [line["id"] or "" for line in as_json.lines] == letters
     codes = [line["code"] for line in as_json.lines]
     assert codes == ["invalid", "invalid", "unknown_type", "malformed", "delivery-limit"]
-    assert as_json.lines[0] | {
-        "number": 1,
-        "type": "user.create",
-        "detail": "/data/email is missing",
-        "attempts": 1,
-    } == as_json.lines[0]
+    assert (
+        as_json.lines[0]
+        | {
+            "number": 1,
+            "type": "user.create",
+            "detail": "/data/email is missing",
+            "attempts": 1,
+        }
+        == as_json.lines[0]
+    )
     assert as_json.lines[4]["type"] == "user.delete"
     assert all(line["time"].endswith("Z") for line in as_json.lines)
 
@@ -71,15 +75,17 @@ async def test_a_list_tells_why_and_disturbs_nothing(
     assert await harness.waiting("dead-letters") == 5
 
 
-async def test_one_is_shown_whole(
-    cli: CommandLine, harness: Harness, letters: list[str]
-) -> None:
-    by_id, by_number, no_json, by_broker, none = await asyncio.gather(
-        *(cli("dead-letters", "show", selector) for selector in ("no-mail-2",)),
-    ) if False else [
-        await cli("dead-letters", "show", selector, code=code)
-        for selector, code in (("no-mail-2", 0), ("3", 0), ("4", 0), ("killer", 0), ("9", 1))
-    ]
+async def test_one_is_shown_whole(cli: CommandLine, harness: Harness, letters: list[str]) -> None:
+    by_id, by_number, no_json, by_broker, none = (
+        await asyncio.gather(
+            *(cli("dead-letters", "show", selector) for selector in ("no-mail-2",)),
+        )
+        if False
+        else [
+            await cli("dead-letters", "show", selector, code=code)
+            for selector, code in (("no-mail-2", 0), ("3", 0), ("4", 0), ("killer", 0), ("9", 1))
+        ]
+    )
     assert by_id.line["body"] == {
         "id": "no-mail-2",
         "type": "user.create",
@@ -143,8 +149,7 @@ async def test_all_are_sent_back_as_they_came(
     queue = await harness.channel.get_queue(f"{harness.settings.namespace}.commands")
     commands = [await queue.get(no_ack=True) for _ in range(5)]
     assert [command.headers for command in commands] == [
-        {REDRIVE_HEADER: True} | ({"x-tenant": "t"} if number == 2 else {})
-        for number in range(5)
+        {REDRIVE_HEADER: True} | ({"x-tenant": "t"} if number == 2 else {}) for number in range(5)
     ]
     assert commands[2].message_id == "ignored"
     assert commands[3].body == b"\x1b[31m\xff"
@@ -178,9 +183,7 @@ def _message(body: bytes) -> Any:
     return aio_pika.Message(body, headers={"x-code": "failed", "x-command-id": "once"})
 
 
-async def test_letters_are_dropped(
-    cli: CommandLine, harness: Harness, letters: list[str]
-) -> None:
+async def test_letters_are_dropped(cli: CommandLine, harness: Harness, letters: list[str]) -> None:
     rehearsed = await cli("dead-letters", "drop", "--all", "--dry-run")
     assert len(rehearsed.lines) == 5
     assert await harness.waiting("dead-letters") == 5

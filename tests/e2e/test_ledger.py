@@ -33,9 +33,7 @@ async def test_it_tells_what_became_of_a_command(cli: CommandLine, harness: Harn
     assert "\x1b" not in odd.err
 
 
-async def test_events_are_published_again_as_they_were(
-    cli: CommandLine, harness: Harness
-) -> None:
+async def test_events_are_published_again_as_they_were(cli: CommandLine, harness: Harness) -> None:
     async with harness.worker():
         ids = [
             await harness.send(
@@ -85,5 +83,7 @@ async def test_old_entries_are_forgotten(cli: CommandLine, harness: Harness) -> 
 
 
 async def _count(harness: Harness) -> int:
-    ((count,),) = [row.values() for row in await harness.rows("SELECT count(*) FROM command_ledger")]
+    ((count,),) = [
+        row.values() for row in await harness.rows("SELECT count(*) FROM command_ledger")
+    ]
     return int(count)

@@ -84,7 +84,7 @@ def delivery(channel: int, consumer: str, tag: int, pieces: list[bytes]) -> list
 
 async def read_frames(intake: Intake) -> list[Any]:
     """What is left for aiormq, read as it reads."""
-    frames = []
+    frames: list[Any] = []
     while True:
         try:
             start = await intake.readexactly(1) + await intake.readexactly(6)

@@ -59,10 +59,7 @@ def _read(header: bytes) -> Incoming:
     if flags & _HEADERS:
         size, found.headers = decode.field_table(header[position:])
         position += size
-    if flags & _DELIVERY_MODE:
-        position += 1
-    if flags & _PRIORITY:
-        position += 1
+    position += bool(flags & _DELIVERY_MODE) + bool(flags & _PRIORITY)  # one octet each
     if flags & _CORRELATION_ID:
         found.correlation_id, position = _string(header, position)
     if flags & _REPLY_TO:

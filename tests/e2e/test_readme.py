@@ -1,0 +1,94 @@
+"""What the README shows is what one gets."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Harness
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+async def run(environment: dict[str, str], *command: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, errors.decode()
+    return output.decode()
+
+
+def comparable(text: str) -> list[str]:
+    """The demo's lines without what differs from run to run, and where lines are broken by it."""
+    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"(?i)ann-[0-9a-f]{6}", "ann-…", text)
+    text = re.sub(r"(user|order)/\d+", r"\1/1", text)
+    text = re.sub(r"\"id\": \d+|user_id=\d+|in [\d.]+ s", "#", text)
+    return re.split(r" (?=# |command |event )", text.strip())
+
+
+async def test_the_demo_prints_what_the_first_screen_shows(
+    harness: Harness, environment: dict[str, str]
+) -> None:
+    (shown,) = re.findall(r"<!-- demo -->\n```text\n(.*?)```\n<!-- /demo -->", README, re.DOTALL)
+    printed = await run(environment | {"COLUMNS": "80"}, sys.executable, "-m", "worker", "demo")
+
+    assert comparable(shown) == comparable(printed[: printed.index("\n\nThe same by hand")])
+
+
+def snippet(language: str, containing: str) -> str:
+    """A code block of the README."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    (block,) = [block for block in blocks if containing in block]
+    return str(block)
+
+
+def here(code: str, harness: Harness) -> str:
+    """The code with this test's broker and namespace in place of the defaults."""
+    url = harness.settings.broker.url.get_secret_value()
+    code = code.replace("amqp://guest:guest@127.0.0.1:5672/", url)
+    return code.replace("worker.commands", f"{harness.settings.namespace}.commands")
+
+
+async def test_the_python_snippets_publish_commands(
+    harness: Harness, environment: dict[str, str]
+) -> None:
+    async with harness.worker():
+        await run(
+            environment, sys.executable, "-c", here(snippet("python", "pika.Blocking"), harness)
+        )
+        assert (await harness.event("py-1")).routing_key == "user.created"
+        await run(environment, sys.executable, "-c", here(snippet("python", "aio_pika"), harness))
+        assert (await harness.event("py-2")).routing_key == "user.updated"
+
+
+async def test_amqp_publish_publishes_a_command(
+    harness: Harness, environment: dict[str, str]
+) -> None:
+    if shutil.which("amqp-publish") is None:
+        pytest.skip("amqp-publish (Debian: amqp-tools) is not here; nothing of ours depends on it")
+    (line,) = re.findall(r"(amqp-publish .*?'\n)", README, re.DOTALL)
+    async with harness.worker():
+        await run(environment, "sh", "-c", here(line, harness))
+        assert (await harness.event("sh-1")).routing_key == "user.delete.rejected"
+
+
+async def test_the_example_commands_are_valid(harness: Harness) -> None:
+    (block,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    async with harness.worker():
+        for line in block.splitlines():
+            await harness.publish(line)
+        for number, line in enumerate(block.splitlines()):
+            (id_,) = re.findall(r'"id": "([0-9a-f]+)"', line)
+            event = await harness.event(id_)
+            assert event.routing_key != "command.rejected", number
+            assert event.json["data"].get("code") in (None, "not_found")
