@@ -34,7 +34,7 @@ run: $(READY) ## The same servers, and a worker in the foreground until Ctrl-C
 	  exec $(BIN)/worker run'
 
 test: $(READY) ## The whole test suite, against real servers that it starts itself
-	@$(SERVERS) run -- $(BIN)/python -m pytest $(args)
+	@$(SERVERS) run -- $(BIN)/python -m pytest --cov --cov-report=term $(args)
 
 check: $(READY) ## Format, lint, types, import rules, docs: what CI runs beside the tests
 	$(BIN)/ruff format --check .

@@ -31,6 +31,9 @@ from worker.telemetry.health import Health
 
 log = structlog.get_logger(__name__)
 
+CANCEL_AGAIN_SECONDS = 1
+"""Longer than a connection takes to close, unless the broker is frozen."""
+
 HOLD_SECONDS = 30
 """How long commands are held while the database is away, before they go back to the queue."""
 
@@ -125,9 +128,7 @@ class Service:
             log.info("stopping", seconds=self._settings.shutdown_seconds)
             await self._finish_what_is_in_hand(lanes)
         finally:
-            for task in (*tasks, stop):
-                task.cancel()
-            await asyncio.gather(*tasks, stop, return_exceptions=True)
+            await _end([*tasks, stop])
         log.info("stopped")
 
     async def _finish_what_is_in_hand(self, lanes: asyncio.Task[None]) -> None:
@@ -162,6 +163,16 @@ async def _until(stop: asyncio.Task[bool], tasks: Sequence[asyncio.Task[None]]) 
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+
+
+async def _end(tasks: Sequence[asyncio.Task[None] | asyncio.Task[bool]]) -> None:
+    """Cancel the tasks until they have ended; aiormq swallows what comes as it closes a channel."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def run_until_signalled(settings: Settings) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-import aio_pika
 import pytest
+from aiormq.exceptions import ChannelNotFoundEntity
 
+from tests.chaos.proxy import Proxy
 from tests.e2e.commandline import CommandLine
 from tests.harness import Harness
 
@@ -43,13 +44,23 @@ async def test_it_shows_what_a_worker_does_and_leaves_nothing(
     assert await harness.rows("SELECT 1 FROM orders") == []
 
 
-async def test_its_queues_are_deleted(cli: CommandLine, harness: Harness) -> None:
+async def test_what_did_not_come_is_told_and_its_queues_are_deleted(
+    cli: CommandLine, harness: Harness, proxy: Proxy
+) -> None:
+    sent = bytearray()
+
+    def record(to_server: bool, piece: bytes) -> bool:
+        sent.extend(piece)
+        return False
+
+    proxy.watch = record
     shown = await cli("demo", code=1, WORKER_ENTITIES="tests.e2e.slow_entities")
     assert "user.create got command.rejected, not user.created" in shown.err
-    namespaces = re.findall(r"demo-[0-9a-f]{8}", shown.out + shown.err)
-    assert namespaces == []
-    connection = await aio_pika.connect(harness.settings.broker.url.get_secret_value())
-    await connection.close()
+    (namespace,) = set(re.findall(rb"demo-[0-9a-f]{8}", sent))
+    for queue in ("commands", "events", "dead-letters"):
+        channel = await harness.connection.channel()
+        with pytest.raises(ChannelNotFoundEntity):
+            await channel.declare_queue(f"{namespace.decode()}.{queue}", passive=True)
 
 
 async def test_a_schema_that_is_missing_is_told(cli: CommandLine, empty_database: str) -> None:
@@ -57,7 +68,7 @@ async def test_a_schema_that_is_missing_is_told(cli: CommandLine, empty_database
     assert "worker migrate" in result.err
 
 
-@pytest.mark.parametrize("url", ["postgresql+asyncpg://127.0.0.1:1/none"])
-async def test_a_database_that_is_away_is_not_waited_for(url: str, cli: CommandLine) -> None:
-    result = await cli("demo", code=4, WORKER_DATABASE__URL=url)
+async def test_a_database_that_is_away_is_not_waited_for(cli: CommandLine) -> None:
+    away = "postgresql+asyncpg://127.0.0.1:1/none"
+    result = await cli("demo", code=4, WORKER_DATABASE__URL=away)
     assert "PostgreSQL cannot be reached" in result.err

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 
+import pytest
+
 from tests.e2e.commandline import CommandLine
+from worker.cli import exit_code
 
 COMMANDS = [
     "run",
@@ -24,13 +27,21 @@ COMMANDS = [
 ]
 
 
-async def test_the_help_of_every_command_has_an_example_of_itself(bare: CommandLine) -> None:
-    pages = await asyncio.gather(*(bare(*command.split(), "--help") for command in COMMANDS))
-    for command, page in zip(COMMANDS, pages, strict=True):
-        examples = page.out.partition("Example")[2]
-        assert f"worker {command}" in examples, page.out
-        assert "\x1b" not in page.out
-        assert "╭" not in page.out
+def in_process(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of what needs neither settings nor servers, without a process for each."""
+    monkeypatch.setattr(sys, "argv", ["worker", *arguments])
+    return exit_code()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_has_an_example_of_itself(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_process(monkeypatch, *command.split(), "--help") == 0
+    page = capsys.readouterr().out
+    assert f"worker {command}" in page.partition("Example")[2]
+    assert all(line.isprintable() for line in page.splitlines())
+    assert "╭" not in page
 
 
 async def test_the_overview_names_every_command(bare: CommandLine) -> None:
@@ -52,30 +63,45 @@ async def test_help_imports_nothing_heavy() -> None:
     assert out.decode().strip() in ("[]", "['asyncio']")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["publis"], "No such command"),
+        (["watch", "--limit", "0"], "--limit"),
+        (["publish"], "give the TYPE"),
+        (["publish", "--file", "-", "--wait"], "--file holds whole commands"),
+        (["dead-letters", "redrive"], "--all"),
+        (["dead-letters", "drop", "1", "--all"], "--all"),
+        (["ledger", "republish"], "--since"),
+        (["ledger", "republish", "--since", "2026-11-23T08:00:00"], "zone"),
+        (["ledger", "prune", "--older-than", "old"], "--older-than old"),
+    ],
+)
+def test_wrong_usage_is_told_and_ends_with_2(
+    arguments: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert in_process(monkeypatch, *arguments) == 2
+    told = capsys.readouterr()
+    assert words in told.err
+    assert told.out == ""
+
+
 WRONG = [
-    (["publis"], "No such command"),
-    (["watch", "--limit", "0"], "--limit"),
-    (["publish"], "give the TYPE"),
     (["publish", "user.create", "username"], "not of the form field=value"),
     (["publish", "user.create", "--data", "{"], "--data is not JSON"),
     (["publish", "user.create", "a=1", "--data", "[]"], "--data is no JSON object"),
-    (["publish", "--file", "-", "--wait"], "--file holds whole commands"),
     (["publish", "--file", "/no/such/file"], "No such file"),
     (["publish", "order.craete"], "Did you mean order.create? Known types: user.create"),
     (["watch", "--from", "yesterday"], "--from yesterday"),
-    (["dead-letters", "redrive"], "--all"),
-    (["dead-letters", "drop", "1", "--all"], "--all"),
-    (["dead-letters", "redrive", "1", "--set", "x"], "not of the form"),
     (["dead-letters", "redrive", "--all", "--edit", "-"], "one letter"),
-    (["dead-letters", "redrive", "1", "--edit", "/no/such/file"], "No such file"),
-    (["ledger", "republish"], "--since"),
-    (["ledger", "republish", "--since", "2026-11-23T08:00:00"], "zone"),
-    (["ledger", "prune", "--older-than", "old"], "--older-than old"),
-    (["schema", "user.craete"], "Did you mean user.create?"),
+    (["dead-letters", "redrive", "1", "--set", "x"], "not of the form"),
 ]
 
 
-async def test_wrong_usage_is_told_and_ends_with_2(bare: CommandLine) -> None:
+async def test_wrong_values_are_told_and_end_with_2(bare: CommandLine) -> None:
     results = await asyncio.gather(*(bare(*arguments, code=2) for arguments, _ in WRONG))
     for (arguments, words), result in zip(WRONG, results, strict=True):
         assert words in result.err, arguments
@@ -83,10 +109,9 @@ async def test_wrong_usage_is_told_and_ends_with_2(bare: CommandLine) -> None:
 
 
 async def test_a_wrong_setting_is_told_and_ends_with_2(bare: CommandLine) -> None:
-    for command in (["run"], ["watch"], ["ledger", "show", "x"]):
-        result = await bare(*command, code=2, WORKER_LANES="0", WORKER_LOG_LEVEL="loud")
-        assert "error: WORKER_LANES='0'" in result.err
-        assert "WORKER_LOG_LEVEL='loud'" in result.err
+    result = await bare("run", code=2, WORKER_LANES="0", WORKER_LOG_LEVEL="loud")
+    assert "error: WORKER_LANES='0'" in result.err
+    assert "WORKER_LOG_LEVEL='loud'" in result.err
 
 
 async def test_servers_that_are_away_are_told_and_end_with_4(bare: CommandLine) -> None:
@@ -94,16 +119,14 @@ async def test_servers_that_are_away_are_told_and_end_with_4(bare: CommandLine) 
         "WORKER_BROKER__URL": "amqp://ann:secret@127.0.0.1:1/",
         "WORKER_DATABASE__URL": "postgresql+asyncpg://ann:secret@127.0.0.1:1/none",
     }
-    of_broker = ["publish user.create", "watch", "dead-letters list", "demo"]
-    of_database = ["migrate", "ledger show x", "ledger prune"]
+    commands = ["publish user.create", "watch", "dead-letters list", "migrate", "ledger show x"]
     results = await asyncio.gather(
-        *(bare(*command.split(), code=4, **away) for command in (*of_broker, *of_database))
+        *(bare(*command.split(), code=4, **away) for command in commands)
     )
-    for result in results[: len(of_broker)]:
-        assert result.err.startswith("error: RabbitMQ cannot be reached")
-    for result in results[len(of_broker) :]:
-        assert result.err.startswith("error: PostgreSQL cannot be reached")
-    assert not any("secret" in result.err for result in results)
+    broker, database = results[:3], results[3:]
+    assert all(each.err.startswith("error: RabbitMQ cannot be reached") for each in broker)
+    assert all(each.err.startswith("error: PostgreSQL cannot be reached") for each in database)
+    assert not any("secret" in each.err for each in results)
 
 
 async def test_an_unexpected_error_is_one_line_and_debug_shows_where(bare: CommandLine) -> None:

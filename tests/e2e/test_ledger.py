@@ -14,23 +14,18 @@ async def test_it_tells_what_became_of_a_command(cli: CommandLine, harness: Harn
         done = await harness.ask(
             "user.create", id="done", data={"username": "ann", "email": "ann@example.com"}
         )
-        await harness.ask("user.delete", id="refused", target={"id": 99})
         await harness.ask("user.create", id="dead", data={})
-    shown, refused, dead, unknown, odd = await asyncio.gather(
+    shown, dead, unknown = await asyncio.gather(
         cli("ledger", "show", "done"),
-        cli("ledger", "show", "refused"),
         cli("ledger", "show", "dead"),
-        cli("ledger", "show", "nobody", code=1),
-        cli("ledger", "show", "\x1b[31m", code=1),
+        cli("ledger", "show", "nobody\x1b[31m", code=1),
     )
     assert shown.line["outcome"] == "done"
     assert shown.line["event"] == done.json
     assert shown.line["recorded_on"].endswith("Z")
-    assert refused.line["outcome"] == "refused"
     assert dead.line["outcome"] == "dead_lettered"
-    assert "no command with id 'nobody' is in the ledger" in unknown.err
+    assert "no command with id 'nobody\\x1b[31m' is in the ledger" in unknown.err
     assert "7 days" in unknown.err
-    assert "\x1b" not in odd.err
 
 
 async def test_events_are_published_again_as_they_were(cli: CommandLine, harness: Harness) -> None:

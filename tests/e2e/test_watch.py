@@ -6,11 +6,9 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url
 
 from tests.chaos.proxy import Proxy
 from tests.e2e.commandline import CommandLine, declare, post
@@ -20,18 +18,6 @@ CHANNEL_CLOSE = bytes((0, 20, 0, 40))
 """Class and method in AMQP 0-9-1."""
 
 HOSTILE = "\x1b[2J\x07\x9b31m\u202eevil\r\n[bold]x[/bold]"
-
-
-@pytest.fixture
-async def proxy(broker_url: str) -> AsyncIterator[Proxy]:
-    url = make_url(broker_url)
-    async with Proxy(url.host or "127.0.0.1", url.port or 5672) as proxy:
-        yield proxy
-
-
-def through(proxy: Proxy, broker_url: str) -> dict[str, str]:
-    url = make_url(broker_url).set(host="127.0.0.1", port=proxy.port)
-    return {"WORKER_BROKER__URL": url.render_as_string(hide_password=False)}
 
 
 def event(number: int, type_: str = "user.created") -> dict[str, Any]:
@@ -100,12 +86,11 @@ async def test_what_an_event_holds_cannot_act_on_the_terminal(
 
 
 async def test_it_goes_on_after_an_outage_without_gap_or_repetition(
-    cli: CommandLine, harness: Harness, proxy: Proxy, broker_url: str
+    cli: CommandLine, harness: Harness, proxy: Proxy
 ) -> None:
     await declare(harness)
     await post(harness, "user.created", event(0))
-    address = through(proxy, broker_url)
-    async with cli.running("watch", "--json", "--limit", "5", **address) as watch:
+    async with cli.running("watch", "--json", "--limit", "5") as watch:
         await watch.said("watching")
         for number in (1, 2):
             await post(harness, "user.created", event(number))
@@ -123,7 +108,7 @@ async def test_it_goes_on_after_an_outage_without_gap_or_repetition(
 
 @pytest.mark.parametrize("before", [0, 2], ids=["empty", "with-past-events"])
 async def test_an_outage_before_the_first_event_loses_none(
-    before: int, cli: CommandLine, harness: Harness, proxy: Proxy, broker_url: str
+    before: int, cli: CommandLine, harness: Harness, proxy: Proxy
 ) -> None:
     await declare(harness)
     for number in range(before):
@@ -136,8 +121,7 @@ async def test_an_outage_before_the_first_event_loses_none(
         return False
 
     proxy.watch = record
-    address = through(proxy, broker_url)
-    async with cli.running("watch", "--json", "--limit", "1", **address) as watch:
+    async with cli.running("watch", "--json", "--limit", "1") as watch:
         await watch.said("watching")
         # It knows where the stream ends once it has closed the channel of its second subscription.
         await eventually(lambda: CHANNEL_CLOSE in sent.rpartition(b"x-stream-offset")[2])

@@ -157,9 +157,12 @@ class Sender:
 async def open_sender(
     settings: BrokerSettings, topology: Topology, name: str
 ) -> AsyncIterator[Sender]:
-    """A sender on a connection of its own, with the commands exchange in place."""
+    """A sender on a connection of its own, with somewhere to send commands to."""
     async with connect(settings, name) as connection:
-        await ensure_exists(connection, topology, exchange=topology.commands)
+        # The queue too: somebody else may just be declaring one after the other.
+        await ensure_exists(
+            connection, topology, exchange=topology.commands, queue=topology.commands
+        )
         yield await sender_on(connection, settings)
 
 

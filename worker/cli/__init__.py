@@ -52,10 +52,12 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    sys.exit(_run())
+    # All is flushed and every connection is closed: no library's finaliser may keep the process.
+    os._exit(exit_code())
 
 
-def _run() -> int:
+def exit_code() -> int:
+    """Run the command line of `sys.argv`; the code to end the process with."""
     try:
         # Not `app()`: that would put typer's own hook for exceptions in place.
         typer.main.get_command(app)(prog_name="worker")

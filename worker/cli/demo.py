@@ -78,8 +78,15 @@ async def _demo(settings: Settings) -> None:
 @asynccontextmanager
 async def _worker(settings: Settings) -> AsyncIterator[None]:
     """A worker in this process, ready; stopped in order at the end."""
+    from worker.database.engine import check_schema, make_engine
     from worker.service import Service
 
+    # A worker would wait for the database; a demo says at once what is missing.
+    engine = make_engine(settings.database, name=settings.namespace)
+    try:
+        await check_schema(engine)
+    finally:
+        await engine.dispose()
     service = Service(settings)
     running = asyncio.create_task(service.run())
     try:

@@ -57,8 +57,8 @@ def watch(
       worker watch 'user.*' '*.*.rejected' --from 5m
       worker watch --from first --limit 100 --json | jq .data
     """
-    settings = read_settings()
     begin = _start(start)
+    settings = read_settings()
     try:
         complete(_watch(settings, patterns or ["#"], begin, limit, as_json))
     except KeyboardInterrupt:
