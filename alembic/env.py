@@ -36,9 +36,11 @@ def _configure_and_run(connection: Connection | None = None) -> None:
 
 
 def _migrate(connection: Connection) -> None:
+    # However long another migration takes, this one waits; but for the service's tables it waits
+    # no longer than WORKER_DATABASE__LOCK_TIMEOUT_SECONDS, since all commands would wait behind it.
+    connection.exec_driver_sql("SET lock_timeout = 0")
     connection.exec_driver_sql(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
-    # A migration may rewrite a table: the limits that protect the service would end it.
-    connection.exec_driver_sql("SET statement_timeout = 0")
+    connection.exec_driver_sql("RESET lock_timeout")
     connection.commit()
     try:
         _configure_and_run(connection)
@@ -64,4 +66,6 @@ if context.is_offline_mode():
 elif isinstance(given, Connection):
     _configure_and_run(given)
 else:
-    asyncio.run(_migrate_online(given or make_engine(settings.database, name="worker migrate")))
+    # A migration may rewrite a table: the limit that protects the service would end it.
+    patient = settings.database.model_copy(update={"statement_timeout_seconds": 86_400.0})
+    asyncio.run(_migrate_online(given or make_engine(patient, name="worker migrate")))

@@ -21,6 +21,7 @@ from pytest_alembic.tests import (  # noqa: F401 - pytest runs what it finds her
 from sqlalchemy import NullPool, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from tests.harness import eventually
 from worker.database.engine import check_schema
 from worker.errors import Misconfigured
 
@@ -40,14 +41,14 @@ async def alembic_engine(empty_database: str) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-async def alembic(url: str, *arguments: str, cwd: Path = ROOT) -> str:
+async def alembic(url: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> str:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "alembic",
         *arguments,
         cwd=cwd,
-        env={**os.environ, "WORKER_DATABASE__URL": url},
+        env={**os.environ, "WORKER_DATABASE__URL": url, **variables},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -157,3 +158,22 @@ async def test_the_database_itself_keeps_the_rules(
     await connection.close()
 
     assert caught.value.constraint_name == constraint
+
+
+async def test_a_migration_waits_for_another_longer_than_for_any_lock(empty_database: str) -> None:
+    holder = await connect(empty_database)
+    await holder.execute("SELECT pg_advisory_lock(7310554)")
+    waiting = asyncio.create_task(
+        alembic(empty_database, "upgrade", "head", WORKER_DATABASE__LOCK_TIMEOUT_SECONDS="0.2")
+    )
+
+    async def queued() -> bool:
+        query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        return bool(await holder.fetchval(query))
+
+    await eventually(queued)
+    done, _ = await asyncio.wait({waiting}, timeout=0.5)
+    assert not done
+    await holder.close()
+    await waiting
+    assert "users" in await tables(empty_database)

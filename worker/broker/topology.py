@@ -25,6 +25,7 @@ from worker.settings import BrokerSettings
 log = structlog.get_logger(__name__)
 
 DAY_MILLISECONDS = 86_400_000
+DEAD_LETTERS_DELIVERY_LIMIT = 1_000_000
 SEGMENT_BYTES = 50_000_000
 """A stream is cut in whole segments, so its bounds hold to about this much."""
 
@@ -64,6 +65,8 @@ class Topology:
                 "x-message-ttl": round(s.dead_letters_retention_days * DAY_MILLISECONDS),
                 "x-max-length-bytes": s.dead_letters_max_bytes,
                 "x-overflow": "reject-publish",
+                # RabbitMQ 4 would drop a letter that has been looked at twenty times.
+                "x-delivery-limit": DEAD_LETTERS_DELIVERY_LIMIT,
             },
             self.events: {
                 "x-queue-type": "stream",

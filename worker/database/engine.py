@@ -141,6 +141,11 @@ def explain(error: BaseException, engine: AsyncEngine) -> Unreachable | Misconfi
                 f"PostgreSQL has no such database ({where}). "
                 "Create it with `createdb`, or set WORKER_DATABASE__URL to one that exists"
             )
+        case "42P01":
+            return Misconfigured(
+                f"The database has no such table ({where}): {_first_line(error)}. "
+                "Bring the schema there with: worker migrate"
+            )
         case "42501":
             return Misconfigured(
                 f"The database account lacks a right ({where}): {_first_line(error)}. "
