@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -53,30 +54,31 @@ def _required(name: str) -> str:
 async def template_database(server_url: str) -> AsyncIterator[str]:
     """Name of a database with the newest schema and no rows."""
     name = f"worker_test_{uuid.uuid4().hex[:12]}"
-    await _admin(server_url, f'CREATE DATABASE "{name}"')
-    try:
-        await migrate(database_url(server_url, name))
+    async with _fresh_database(server_url, name) as url:
+        await migrate(url)
         yield name
-    finally:
-        await _admin(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
 async def database(server_url: str, template_database: str) -> AsyncIterator[str]:
     """Address of a fresh database with the newest schema."""
     name = f"{template_database}_{uuid.uuid4().hex[:8]}"
-    await _admin(server_url, f'CREATE DATABASE "{name}" TEMPLATE "{template_database}"')
-    try:
-        yield database_url(server_url, name)
-    finally:
-        await _admin(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    async with _fresh_database(server_url, name, template=template_database) as url:
+        yield url
 
 
 @pytest.fixture
 async def empty_database(server_url: str) -> AsyncIterator[str]:
     """Address of a fresh database with nothing in it."""
-    name = f"worker_test_{uuid.uuid4().hex[:12]}"
-    await _admin(server_url, f'CREATE DATABASE "{name}"')
+    async with _fresh_database(server_url, f"worker_test_{uuid.uuid4().hex[:12]}") as url:
+        yield url
+
+
+@asynccontextmanager
+async def _fresh_database(
+    server_url: str, name: str, *, template: str = "template1"
+) -> AsyncIterator[str]:
+    await _admin(server_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     try:
         yield database_url(server_url, name)
     finally:

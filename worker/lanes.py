@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 
-import structlog
-
 from worker.messages import (
     Away,
     DeadLetter,
@@ -30,8 +28,6 @@ from worker.messages import (
     Source,
 )
 from worker.retry import RECONNECT
-
-log = structlog.get_logger(__name__)
 
 Process = Callable[[Sequence[Job]], Awaitable[list[Outcome]]]
 """Runs jobs; never raises."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -45,7 +44,3 @@ async def breakable(
     async with Harness(settings) as harness:
         await harness.rows("TRUNCATE users, orders, command_ledger RESTART IDENTITY CASCADE")
         yield harness
-
-
-def log_of(tmp_path: Path) -> Path:
-    return tmp_path / "worker.log"

@@ -33,7 +33,8 @@ _SIZE = struct.Struct(">I")
 _ALWAYS = 0x8000 | 0x2000 | 0x1000 | 0x0080 | 0x0040
 _CORRELATION_ID, _TYPE = 0x0400, 0x0020
 _PERSISTENT = b"\x02"
-_MAX_SHORT_STRING = 255
+MAX_SHORT_STRING = 255
+"""Bytes of an AMQP short string."""
 _MAX_CACHED_METHODS = 1_000
 
 _NEEDED = ("confirmations", "message_id_delivery_tag", "write_queue", "delivery_tag", "lock")
@@ -167,7 +168,7 @@ def _content_header(publication: Publication, id_: str, now: int) -> bytes:
         _PERSISTENT,
     ]
     correlation = (publication.correlation_id or "").encode()
-    if 0 < len(correlation) <= _MAX_SHORT_STRING:  # a longer one stands in the event only
+    if 0 < len(correlation) <= MAX_SHORT_STRING:  # a longer one stands in the event only
         flags |= _CORRELATION_ID
         parts.append(bytes((len(correlation),)) + correlation)
     parts += (_short(id_), _TIMESTAMP.pack(now))

@@ -39,9 +39,6 @@ log = structlog.get_logger(__name__)
 BLOCKED_CHECK_SECONDS = 1.0
 PERSISTENT = 2
 
-MAX_SHORT_STRING = 255
-"""Bytes of an AMQP short string."""
-
 MAX_PROPERTIES_BYTES = 100_000
 """A header must fit into one frame: 131,072 bytes unless the broker is set otherwise."""
 
@@ -244,7 +241,7 @@ class Publisher:
         if publication.copy_of is not None:
             return _copy(publication.copy_of, publication.headers)
         correlation = publication.correlation_id
-        if correlation is not None and len(correlation.encode()) > MAX_SHORT_STRING:
+        if correlation is not None and len(correlation.encode()) > burst.MAX_SHORT_STRING:
             correlation = None  # it stands in the event, too
         return Basic.Properties(
             content_type=publication.content_type,

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import (
     ChannelAccessRefused,
@@ -21,8 +20,6 @@ from aiormq.exceptions import (
 
 from worker.errors import Misconfigured
 from worker.settings import BrokerSettings
-
-log = structlog.get_logger(__name__)
 
 DAY_MILLISECONDS = 86_400_000
 DEAD_LETTERS_DELIVERY_LIMIT = 1_000_000
