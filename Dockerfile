@@ -5,7 +5,7 @@ COPY pyproject.toml README.md LICENSE requirements.lock ./
 COPY worker worker
 COPY alembic alembic
 RUN python -m venv /opt/worker \
- && /opt/worker/bin/pip install --no-cache-dir --require-hashes -r requirements.lock \
+ && /opt/worker/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock \
  && /opt/worker/bin/pip install --no-cache-dir --no-deps .
 
 FROM python:3.13-slim

@@ -45,6 +45,13 @@ class _Connection(aio_pika.Connection):
         super().__init__(*args, **kwargs)
         self.kwargs["transport_factory"] = self.factory = TolerantTransport()
 
+    def __del__(self) -> None:
+        """Nothing: `connect` closes what it opened.
+
+        The library's would begin to close an attempt that failed, in whatever loop runs by then,
+        or in none.
+        """
+
 
 @asynccontextmanager
 async def connect(settings: BrokerSettings, name: str) -> AsyncIterator[AbstractConnection]:
