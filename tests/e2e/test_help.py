@@ -24,6 +24,7 @@ COMMANDS = [
     "ledger prune",
     "schema",
     "demo",
+    "lab gate",
 ]
 
 

@@ -17,6 +17,7 @@ import typer
 from worker.cli import (
     dead_letters,
     demo,
+    lab,
     ledger,
     migrate,
     publish,
@@ -43,6 +44,7 @@ app.command("publish")(publish.publish)
 app.command("watch")(watch.watch)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(lab.app, name="lab")
 app.command("schema")(schema.schema)
 app.command("demo")(demo.demo)
 

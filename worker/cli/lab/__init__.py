@@ -1,0 +1,22 @@
+"""`worker lab`: how big should the pool be? One file a command."""
+
+from __future__ import annotations
+
+import typer
+
+from worker.cli.lab import gate
+
+app = typer.Typer(
+    help="Load tests of the connection pool: how big should it be, and why?\n\n"
+    "Needs the extra packages of `pip install 'worker[lab]'`.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def lab() -> None:
+    """A callback keeps typer from taking a single command for the group itself."""
+
+
+app.command("gate")(gate.gate)

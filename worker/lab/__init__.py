@@ -1,0 +1,1 @@
+"""The pool lab: load tests of the connection pool, measured, modelled and explained."""
