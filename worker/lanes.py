@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 
+from worker.backoff import RECONNECT
 from worker.messages import (
     Away,
     DeadLetter,
@@ -27,7 +28,6 @@ from worker.messages import (
     Settled,
     Source,
 )
-from worker.retry import RECONNECT
 
 Process = Callable[[Sequence[Job]], Awaitable[list[Outcome]]]
 """Runs jobs; never raises."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import structlog
 from sqlalchemy.exc import IntegrityError
 
+from worker.backoff import Backoff
 from worker.codec import Codec
 from worker.database import ledger
 from worker.database.engine import Sessions
@@ -29,7 +30,7 @@ from worker.messages import (
     utc_now,
 )
 from worker.registry import Registry
-from worker.retry import Backoff, Kind, classify, is_doubtful
+from worker.retry import Kind, classify, is_doubtful
 from worker.transaction import Transaction, entry_for
 
 log = structlog.get_logger(__name__)

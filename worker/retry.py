@@ -7,15 +7,11 @@ Kind.PERMANENT  the same command would fail in the same way: give up at once
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from random import Random
 from socket import gaierror
 
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-
-_random = Random()  # noqa: S311 - spreads load, guards nothing
 
 
 class Kind(Enum):
@@ -92,24 +88,3 @@ def is_doubtful(fault: BaseException) -> bool:
         broken = fault.connection_invalidated or code[:2] in ("", "08") or code.startswith("57P0")
         return broken or code in _UNDER_CHANGE
     return isinstance(fault, ConnectionResetError | BrokenPipeError | TimeoutError)
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Exponential backoff with full jitter.
-
-    The wait before attempt n + 1 is uniform between 0 and `min(cap, base * 2 ** (n - 1))` seconds
-    (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
-    """
-
-    base_seconds: float
-    cap_seconds: float
-
-    def delay(self, attempt: int, *, random: Random = _random) -> float:
-        """Seconds to wait after the given attempt, the first being 1."""
-        bound = min(self.cap_seconds, self.base_seconds * 2 ** min(attempt - 1, 60))
-        return random.uniform(0, bound)
-
-
-RECONNECT = Backoff(base_seconds=0.5, cap_seconds=5)
-"""Waits between attempts to reach a server: back within 10 s of its return (guarantee G6)."""

@@ -13,6 +13,7 @@ from datetime import timedelta
 import structlog
 
 from worker.answers import Answers
+from worker.backoff import Backoff
 from worker.broker.connection import keep_connected
 from worker.broker.consumer import Consumer
 from worker.broker.publisher import Publisher
@@ -25,7 +26,6 @@ from worker.lanes import Lanes
 from worker.messages import Delivery, Job, Settled
 from worker.processor import Processor
 from worker.registry import load_registry
-from worker.retry import Backoff
 from worker.settings import Settings
 from worker.telemetry.health import Health
 

@@ -17,12 +17,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.harness import Harness
+from worker.backoff import Backoff
 from worker.codec import Codec
 from worker.database.engine import make_engine, make_sessions
 from worker.messages import DeadLetter, Delivery, Done, Job, Refused
 from worker.processor import Processor
 from worker.registry import load_registry
-from worker.retry import Backoff
 from worker.settings import Settings
 
 NAMES = ("ann", "bob", "eve")

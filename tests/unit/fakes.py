@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from worker.backoff import Backoff
 from worker.codec import Codec
 from worker.messages import Answer, Command, Delivery, Done, Envelope, Job
 from worker.registry import load_registry
-from worker.retry import Backoff
 
 REGISTRY = load_registry("worker.entities")
 NO_WAIT = Backoff(base_seconds=0, cap_seconds=0)

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from tests.unit.fakes import REGISTRY, delivery, done, make_codec, make_job
+from worker.backoff import Backoff
 from worker.database import ledger
 from worker.database.engine import Sessions
 from worker.database.ledger import Entry, LedgerRace
 from worker.messages import Command, DeadLetter, Done, Held, Job, Outcome, Refused, Retry
 from worker.processor import MAX_LOSSES, SUSPECT_LOSSES, Processor, _distinct
-from worker.retry import Backoff
 
 CODEC = make_codec()
 

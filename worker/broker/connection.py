@@ -24,9 +24,9 @@ from aiormq.exceptions import (
 )
 from yarl import URL
 
+from worker.backoff import RECONNECT
 from worker.broker.wire import Intake, TolerantTransport
 from worker.errors import Misconfigured, Unreachable
-from worker.retry import RECONNECT
 from worker.settings import BrokerSettings
 from worker.telemetry.health import Part
 

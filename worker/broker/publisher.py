@@ -26,12 +26,12 @@ from aiormq.exceptions import (
 )
 from pamqp.commands import Basic
 
+from worker.backoff import RECONNECT
 from worker.broker import burst, properties
 from worker.broker.connection import closed, is_blocked, open_channel
 from worker.broker.topology import Topology
 from worker.broker.wire import UNREADABLE_HEADER
 from worker.messages import Publication, new_id
-from worker.retry import RECONNECT
 from worker.telemetry.health import Part
 
 log = structlog.get_logger(__name__)

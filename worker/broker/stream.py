@@ -14,11 +14,11 @@ from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.exceptions import AMQPError
 
+from worker.backoff import RECONNECT
 from worker.broker.connection import closed, connect, open_channel
 from worker.broker.sender import FAILURES, ensure_exists, is_cancelled, lost, unless_closed
 from worker.broker.topology import Topology
 from worker.errors import Misconfigured, Unreachable
-from worker.retry import RECONNECT
 from worker.settings import BrokerSettings
 
 PREFETCH = 200

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.backoff import RECONNECT
 from worker.database.engine import check_schema, check_usable, explain
 from worker.errors import Misconfigured, Unreachable
-from worker.retry import RECONNECT
 from worker.telemetry.health import Part
 
 
