@@ -11,16 +11,12 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import asyncpg
 import pytest
-from alembic import command
-from sqlalchemy import make_url
 
+from tests.databases import fresh_database, migrate
 from tests.harness import Harness
-from worker.database.engine import alembic_config
 from worker.settings import Settings
 
 os.environ.setdefault("WORKER_LOG_FORMAT", "json")
@@ -54,7 +50,7 @@ def _required(name: str) -> str:
 async def template_database(server_url: str) -> AsyncIterator[str]:
     """Name of a database with the newest schema and no rows."""
     name = f"worker_test_{uuid.uuid4().hex[:12]}"
-    async with _fresh_database(server_url, name) as url:
+    async with fresh_database(server_url, name) as url:
         await migrate(url)
         yield name
 
@@ -63,26 +59,15 @@ async def template_database(server_url: str) -> AsyncIterator[str]:
 async def database(server_url: str, template_database: str) -> AsyncIterator[str]:
     """Address of a fresh database with the newest schema."""
     name = f"{template_database}_{uuid.uuid4().hex[:8]}"
-    async with _fresh_database(server_url, name, template=template_database) as url:
+    async with fresh_database(server_url, name, template=template_database) as url:
         yield url
 
 
 @pytest.fixture
 async def empty_database(server_url: str) -> AsyncIterator[str]:
     """Address of a fresh database with nothing in it."""
-    async with _fresh_database(server_url, f"worker_test_{uuid.uuid4().hex[:12]}") as url:
+    async with fresh_database(server_url, f"worker_test_{uuid.uuid4().hex[:12]}") as url:
         yield url
-
-
-@asynccontextmanager
-async def _fresh_database(
-    server_url: str, name: str, *, template: str = "template1"
-) -> AsyncIterator[str]:
-    await _admin(server_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    try:
-        yield database_url(server_url, name)
-    finally:
-        await _admin(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
@@ -122,33 +107,3 @@ def environment(settings: Settings) -> dict[str, str]:
         "WORKER_HEALTH__PORT": "0",
         "WORKER_LOG_FORMAT": "json",
     }
-
-
-def database_url(server_url: str, name: str) -> str:
-    url = make_url(server_url).set(database=name)
-    return url.render_as_string(hide_password=False)
-
-
-async def _admin(server_url: str, statement: str) -> None:
-    url = make_url(server_url).set(drivername="postgresql")
-    connection = await asyncpg.connect(url.render_as_string(hide_password=False))
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-async def migrate(url: str, revision: str = "head") -> None:
-    """Bring a database to a revision, within this process."""
-    from sqlalchemy.ext.asyncio import create_async_engine
-
-    engine = create_async_engine(url)
-    config = alembic_config()
-
-    def upgrade(connection: object) -> None:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-
-    async with engine.begin() as connection:
-        await connection.run_sync(upgrade)
-    await engine.dispose()

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.conftest import make_settings, migrate
+from tests.conftest import make_settings
+from tests.databases import migrate
 from tests.harness import Harness
 from tests.servers.postgres import PrivatePostgres
 from tests.servers.rabbitmq import PrivateRabbitMQ
