@@ -13,6 +13,8 @@ from socket import gaierror
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from worker.database.pool import NestedCheckout
+
 
 class Kind(Enum):
     """How a fault is treated."""
@@ -74,7 +76,8 @@ def classify(fault: BaseException) -> Kind:
         return Kind.TRANSIENT if code else Kind.OUTAGE
     if isinstance(fault, ConnectionError | TimeoutError | gaierror | PoolTimeout):
         return Kind.OUTAGE
-    return Kind.TRANSIENT
+    # Asking twice is a mistake of the handler's, which it would make again.
+    return Kind.PERMANENT if isinstance(fault, NestedCheckout) else Kind.TRANSIENT
 
 
 def is_doubtful(fault: BaseException) -> bool:

@@ -19,6 +19,8 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from worker.database.base import Base
+from worker.database.meter import attach
+from worker.database.pool import FairPool, pool_of
 from worker.errors import Misconfigured, Unreachable
 from worker.settings import DatabaseSettings
 
@@ -26,14 +28,19 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 def make_engine(settings: DatabaseSettings, *, name: str = "worker") -> AsyncEngine:
-    """An engine with a pool as the settings say; connects at first use."""
+    """An engine with a fair, measured pool as the settings say; connects at first use.
+
+    `name` is what the server calls the connections (`application_name`), and the pool's own name.
+    """
     milliseconds = {
         "statement_timeout": settings.statement_timeout_seconds,
         "lock_timeout": settings.lock_timeout_seconds,
         "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout_seconds,
     }
-    return create_async_engine(
+    engine = create_async_engine(
         settings.url.get_secret_value(),
+        poolclass=FairPool,
+        pool_logging_name=name,
         pool_size=settings.pool_size,
         max_overflow=settings.max_overflow,
         pool_timeout=settings.pool_timeout_seconds,
@@ -50,6 +57,8 @@ def make_engine(settings: DatabaseSettings, *, name: str = "worker") -> AsyncEng
             },
         },
     )
+    attach(pool_of(engine).meter, engine)
+    return engine
 
 
 def make_sessions(engine: AsyncEngine) -> Sessions:
