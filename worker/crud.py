@@ -1,8 +1,9 @@
 """Create, update and delete, written once for all entities.
 
 `prepare` finds the rows that a group of commands needs with one statement a kind; the handlers then
-work on what is in memory, and one flush writes what they changed. Every rule that a race could
-break is a constraint of the database as well; `explain` turns its violation into the same refusal.
+work on what is in memory, and one flush writes what they changed, with one statement a kind again.
+Every rule that a race could break is a constraint of the database as well; `explain` turns its
+violation into the same refusal.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from worker.database.base import Row
 from worker.errors import Conflict, NotFound, Refusal, VersionMismatch
 from worker.messages import Command, Event, Target, utc_now
 from worker.registry import Entity, Key, Payload, Reference, Verb
+from worker.rows import Record
 from worker.work import Work
 
 R = TypeVar("R", bound=Row)
@@ -99,6 +101,8 @@ async def prepare(work: Work, commands: Sequence[Command]) -> None:
     await rows.load(uniques, lock=False)
     for name, wanted in references.items():
         await work.rows(work.registry[name]).load(wanted, lock=False)
+    deleted = [command.target for command in commands if command.verb == "delete"]
+    await _count_dependents(work, entity, [target for target in deleted if target])
 
 
 async def create_row(work: Work, command: Command) -> Event:
@@ -107,10 +111,11 @@ async def create_row(work: Work, command: Command) -> Event:
     values = await _resolve(work, entity, command.data, dict(command.data))
     await _refuse_taken(work, entity, values, None)
     now = utc_now()
-    row = entity.model(**values, version=1, created_on=now, updated_on=now)
-    work.session.add(row)
-    work.rows(entity).add(row)
-    return Event(f"{entity.name}.created", row)
+    values |= {"version": 1, "created_on": now, "updated_on": now}
+    for name, default in entity.defaults.items():
+        if name not in values:
+            values[name] = default()
+    return Event(f"{entity.name}.created", work.rows(entity).create(values))
 
 
 async def update_row(work: Work, command: Command) -> Event:
@@ -120,30 +125,45 @@ async def update_row(work: Work, command: Command) -> Event:
     given = {name: getattr(command.data, name) for name in command.data.model_fields_set}
     values = await _resolve(work, entity, command.data, given)
     await _refuse_taken(work, entity, values, row)
-    rows = work.rows(entity)
-    if renamed := values.keys() & set(entity.keys):
-        rows.remove(row)
-    for name, value in values.items():
-        setattr(row, name, value)
-    if renamed:
-        rows.add(row)
-    row.version += 1
-    row.updated_on = utc_now()
+    values |= {"version": row.version + 1, "updated_on": utc_now()}
+    for name, default in entity.update_defaults.items():
+        values.setdefault(name, default())
+    work.rows(entity).change(row, values)
     return Event(f"{entity.name}.updated", row)
 
 
 async def delete_row(work: Work, command: Command) -> Event:
-    """Remove a row, where its entity allows it; the event shows the row as it was."""
+    """Remove a row, where nothing depends on it; the event shows the row as it was."""
     entity = work.registry[command.entity]
     row = await _target(work, entity, command)
+    for dependent, reference in work.registry.dependents(entity):
+        count = await work.rows(dependent).count(reference.field, row.id)
+        if count:
+            raise _still_has(entity, row, count, dependent)
     if entity.deletable is not None:
+        await work.flush()  # it may ask the database
         await entity.deletable(work.session, row)
-    await work.session.delete(row)
-    work.rows(entity).remove(row)
+    work.rows(entity).delete(row)
     return Event(f"{entity.name}.deleted", row)
 
 
-async def _target(work: Work, entity: Entity, command: Command) -> Any:
+async def _count_dependents(work: Work, entity: Entity, targets: Sequence[Target]) -> None:
+    """Count what depends on all the rows that are to be deleted."""
+    found = [await work.rows(entity).target(target) for target in targets]
+    ids = [row.id for row in found if row is not None]
+    for dependent, reference in work.registry.dependents(entity) if ids else ():
+        await work.rows(dependent).load_counts(reference.field, ids)
+
+
+def _still_has(entity: Entity, row: Record, count: int, dependent: Entity) -> Conflict:
+    plural = "" if count == 1 else "s"
+    return Conflict(
+        f"{entity.name} {row.id} still has {count} {dependent.name}{plural}; delete those first",
+        pointer="/target",
+    )
+
+
+async def _target(work: Work, entity: Entity, command: Command) -> Record:
     assert command.target is not None
     row = await work.rows(entity).target(command.target)
     if row is None:
@@ -157,7 +177,7 @@ def _missing(entity: str, target: Target) -> NotFound:
     return NotFound(f"there is no {entity} with {target.field} {target.value!r}", pointer="/target")
 
 
-def _check_version(command: Command, row: Row) -> None:
+def _check_version(command: Command, row: Row | Record) -> None:
     expected = command.expected_version
     if expected is not None and row.version != expected:
         raise VersionMismatch(
@@ -191,13 +211,14 @@ async def _resolve(work: Work, entity: Entity, data: Any, values: dict[str, Any]
                 f"there is no {reference.entity} with {field} {value!r}",
                 pointer=f"/data/{member}",
             )
-        await work.settle(other)  # a new row has its id only then
+        if other.id is None:
+            await work.flush()
         values[reference.field] = other.id
     return values
 
 
 async def _refuse_taken(
-    work: Work, entity: Entity, values: Mapping[str, Any], row: Row | None
+    work: Work, entity: Entity, values: Mapping[str, Any], row: Record | None
 ) -> None:
     rows = work.rows(entity)
     for field in entity.keys:

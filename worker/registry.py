@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -21,7 +21,9 @@ from pydantic import (
     Field,
     model_validator,
 )
+from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.schema import sort_tables
 
 from worker.database.base import Row
 from worker.errors import Misconfigured, Refusal
@@ -130,7 +132,8 @@ class Entity:
     explain: Callable[[Entity, Command, str], Refusal | None] | None = None
     """Turns the name of a violated constraint into the refusal that it means."""
     deletable: Callable[[AsyncSession, Any], Awaitable[None]] | None = None
-    """Asked before a row is deleted; raises a `Refusal` where it must stay."""
+    """Asked before a row is deleted, with its columns as attributes; raises a `Refusal` where it
+    must stay. A row to which others refer stays without being asked."""
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -141,6 +144,16 @@ class Entity:
     def columns(self) -> tuple[str, ...]:
         """The row's columns, in the order in which events show them."""
         return tuple(self.model.__table__.columns.keys())
+
+    @cached_property
+    def defaults(self) -> dict[str, Callable[[], Any]]:
+        """What makes the value of a column that a create does not give."""
+        return _made_here(self.model, "default")
+
+    @cached_property
+    def update_defaults(self) -> dict[str, Callable[[], Any]]:
+        """What makes the value of a column that changes with every update."""
+        return _made_here(self.model, "onupdate")
 
     def normal(self, field: str, value: Any) -> Any:
         """The form in which two values of a unique field are compared."""
@@ -171,6 +184,29 @@ class Entity:
         return {name: getattr(row, name) for name in self.columns}
 
 
+def _made_here(model: type[Row], kind: str) -> dict[str, Callable[[], Any]]:
+    """The columns' defaults that Python makes; those of the server come back from the INSERT."""
+    made: dict[str, Callable[[], Any]] = {}
+    for column in model.__table__.columns:
+        default = getattr(column, kind)
+        if default is None:
+            continue
+        if default.is_callable:
+            made[column.key] = partial(default.arg, None)
+        elif default.is_scalar:
+            made[column.key] = partial(_same, default.arg)
+        else:
+            raise Misconfigured(
+                f"{model.__name__}.{column.key}: its {kind} is SQL, which create and update do not "
+                "send; use server_default, or a trigger"
+            )
+    return made
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
 class Registry:
     """The entities of this service, by name."""
 
@@ -195,6 +231,31 @@ class Registry:
     def of_row(self, row: Row) -> Entity:
         """The entity that a row belongs to."""
         return next(entity for entity in self if isinstance(row, entity.model))
+
+    @cached_property
+    def by_dependency(self) -> list[str]:
+        """The entities' names; what refers to another comes after it."""
+        names = {entity.model.__tablename__: entity.name for entity in self}
+        tables = [cast(Table, entity.model.__table__) for entity in self]
+        return [names[table.name] for table in sort_tables(tables)]
+
+    def dependents(self, entity: Entity) -> list[tuple[Entity, Reference]]:
+        """What refers to the entity's rows in a way that the database does not resolve by itself.
+
+        A foreign key with ON DELETE CASCADE or SET NULL is no reason to keep a row.
+        """
+        return self._dependents[entity.name]
+
+    @cached_property
+    def _dependents(self) -> dict[str, list[tuple[Entity, Reference]]]:
+        found: dict[str, list[tuple[Entity, Reference]]] = {name: [] for name in self._entities}
+        for entity in self:
+            columns = entity.model.__table__.columns
+            for reference in entity.references:
+                rules = {key.ondelete for key in columns[reference.field].foreign_keys}
+                if reference.entity in found and rules <= {None, "NO ACTION", "RESTRICT"}:
+                    found[reference.entity].append((entity, reference))
+        return found
 
     @property
     def types(self) -> list[str]:

@@ -33,6 +33,7 @@ from worker.messages import (
     utc_now,
 )
 from worker.registry import Entity, Registry, Verb
+from worker.rows import Record
 from worker.work import Work
 
 REDRIVE_HEADER = "x-redrive"
@@ -121,7 +122,7 @@ class Transaction:
         return DeadLetter(answer, problem.code, problem.detail, attempts=1)
 
     async def _carry_out(self, command: Command, position: int) -> None:
-        entity, verb = self._verb(command)
+        _, verb = self._verb(command)
         try:
             if verb.batched:
                 event = await verb.handle(self._work, command)
@@ -132,7 +133,7 @@ class Transaction:
             return
 
         def write_event() -> None:
-            self._outcomes[position] = self._done(command, entity, event)
+            self._outcomes[position] = self._done(command, event)
 
         if event.row.id is None:
             self._work.owe(event.row, write_event)
@@ -150,16 +151,19 @@ class Transaction:
                 await self._session.refresh(event.row)
         return event
 
-    def _done(self, command: Command, entity: Entity, event: Event) -> Done:
-        about = (
-            self._registry.of_row(event.row) if not isinstance(event.row, entity.model) else entity
-        )
+    def _done(self, command: Command, event: Event) -> Done:
+        row = event.row
+        if isinstance(row, Record):
+            about, data = row.entity, row.data
+        else:
+            about = self._registry.of_row(row)
+            data = about.data_of(row)
         return Done(
             self._codec.answer(
                 command.envelope,
                 event.type,
-                about.data_of(event.row),
-                subject=f"{about.name}/{event.row.id}",
+                data,
+                subject=f"{about.name}/{row.id}",
                 time=utc_now(),
             )
         )

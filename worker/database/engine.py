@@ -27,6 +27,12 @@ from worker.settings import DatabaseSettings
 Sessions = async_sessionmaker[AsyncSession]
 
 
+_BY_KEY = {"enable_seqscan": "off", "jit": "off"}
+"""The worker reads by key, always. A statement that was planned while its table was still small
+would read all of it for every group, long after it has grown: until the next ANALYZE. (Where there
+is no index PostgreSQL still reads the table, at a price that must not make it compile the plan.)"""
+
+
 def make_engine(settings: DatabaseSettings, *, name: str = "worker") -> AsyncEngine:
     """An engine with a fair, measured pool as the settings say; connects at first use.
 
@@ -54,6 +60,7 @@ def make_engine(settings: DatabaseSettings, *, name: str = "worker") -> AsyncEng
             "server_settings": {
                 "application_name": name,
                 **{key: str(round(value * 1000)) for key, value in milliseconds.items()},
+                **_BY_KEY,
             },
         },
     )

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field, StringConstraints
-from sqlalchemy import CheckConstraint, Double, Index, String, func, select
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship, with_parent
+from sqlalchemy import CheckConstraint, Double, Index, String, func
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from worker.crud import crud_entity
 from worker.database.base import Row
-from worker.errors import Conflict
 from worker.registry import Key, OneLine, Payload, omitted
 
 if TYPE_CHECKING:
@@ -96,17 +94,6 @@ class UserUpdate(Payload):
     rating: Rating | None = None
 
 
-async def _has_no_orders(session: AsyncSession, user: User) -> None:
-    orders = select(func.count()).where(with_parent(user, User.orders))
-    count = await session.scalar(orders)
-    if count:
-        raise Conflict(
-            f"user {user.id} still has {count} {'order' if count == 1 else 'orders'}; "
-            "delete those first",
-            pointer="/target",
-        )
-
-
 USER = crud_entity(
     name="user",
     model=User,
@@ -114,5 +101,4 @@ USER = crud_entity(
     update=UserUpdate,
     target=UserKey,
     natural_key="username",
-    deletable=_has_no_orders,
 )
