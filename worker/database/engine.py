@@ -145,7 +145,7 @@ _LACKING = text(
 def explain(error: BaseException, engine: AsyncEngine) -> Unreachable | Misconfigured:
     """One sentence for a database that could not be used, without its password."""
     where = make_url(engine.url).render_as_string(hide_password=True)
-    code = _sqlstate(error)
+    code = sqlstate(error)
     match code:
         case "28P01" | "28000":
             return Misconfigured(
@@ -173,7 +173,8 @@ def explain(error: BaseException, engine: AsyncEngine) -> Unreachable | Misconfi
     )
 
 
-def _sqlstate(error: BaseException | None) -> str | None:
+def sqlstate(error: BaseException | None) -> str | None:
+    """The server's code for an error, or for what has caused it; `None` where it said nothing."""
     while error is not None:
         code: Any = getattr(error, "sqlstate", None)
         if code:

@@ -1,0 +1,256 @@
+"""Scenarios: what load meets what pool, as TOML that users copy and change.
+
+    Scenario
+    ├── load          when work arrives: open (at set times) or closed (so many clients)
+    ├── pool          the pool under test
+    ├── work          how transactions are run: lanes, groups
+    ├── step …        what each transaction does, in order
+    ├── restart       the database goes away in the middle
+    └── database      straight to PostgreSQL, or with PgBouncer in front
+
+Everything is checked before any load is sent: an unknown key, a negative rate and the like are
+refused by name (`BadScenario`, exit code 2).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from worker.errors import Misconfigured
+from worker.lab.steps import Leak, Step
+
+Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
+Connections = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class BadScenario(Misconfigured):
+    """A scenario cannot be run as it stands; exit code 2."""
+
+
+class Part(BaseModel):
+    """What all parts have in common: frozen, strict about names and types."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
+    )
+
+
+class Load(Part):
+    """When work arrives, and for how long."""
+
+    kind: Literal["open", "closed"] = "open"
+    """`open`: at set times, whatever becomes of it. `closed`: so many clients, each of which waits
+    for its answer before it asks again."""
+    arrivals: Literal["poisson", "constant", "burst"] = "poisson"
+    """Of an open load: at random, evenly, or `burst_size` at once every `burst_every_seconds`."""
+    rate_per_second: Annotated[float, Field(gt=0, le=50_000, allow_inf_nan=False)] = 100
+    ramp_to_per_second: Annotated[float, Field(gt=0, le=50_000)] | None = None
+    """The rate grows evenly to this, from the end of the warm-up to the end."""
+    burst_size: Annotated[int, Field(ge=1, le=100_000)] = 50
+    burst_every_seconds: Seconds = 1
+    clients: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Of a closed load."""
+    think_seconds: Annotated[float, Field(ge=0, le=3_600)] = 0
+    """Of a closed load: a client's pause between an answer and its next request."""
+    warm_up_seconds: Annotated[float, Field(ge=0, le=3_600)] = 2
+    """Load that is sent, and not measured."""
+    measure_seconds: Seconds = 10
+    most_outstanding: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    """Work that may be begun and not ended; what comes on top is dropped, and counted."""
+
+    @property
+    def mean_rate_per_second(self) -> float | None:
+        """Intended arrivals a second, averaged over what is measured; none of a closed load."""
+        if self.kind == "closed":
+            return None
+        if self.arrivals == "burst":
+            return self.burst_size / self.burst_every_seconds
+        return (self.rate_per_second + (self.ramp_to_per_second or self.rate_per_second)) / 2
+
+    @model_validator(mode="after")
+    def _ramps_fit(self) -> Load:
+        if self.ramp_to_per_second is not None and (
+            self.kind == "closed" or self.arrivals == "burst"
+        ):
+            raise ValueError("ramp_to_per_second needs kind = 'open' and no bursts")
+        return self
+
+
+class PoolPart(Part):
+    """The pool under test, named as in the settings WORKER_DATABASE__…"""
+
+    pool_size: Connections = 10
+    max_overflow: Annotated[int, Field(ge=0, le=10_000)] = 5
+    pool_timeout_seconds: Seconds = 5
+    idle_in_transaction_timeout_seconds: Seconds = 60
+
+
+class Work(Part):
+    """How transactions are run."""
+
+    lanes: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Transactions at the same time; work beyond that waits in memory, not at the pool. By default
+    every piece of work begins at once, as the requests of a web server do."""
+    group_size: Annotated[int, Field(ge=1, le=1_000)] = 1
+    """Most pieces of work that a lane does in one transaction; more than 1 needs lanes."""
+
+    @model_validator(mode="after")
+    def _groups_need_lanes(self) -> Work:
+        if self.group_size > 1 and self.lanes is None:
+            raise ValueError("group_size > 1 needs lanes: it is a lane that takes a group")
+        return self
+
+
+class Restart(Part):
+    """The database goes away in the middle, and comes back."""
+
+    at_seconds: Annotated[float, Field(ge=0, le=3_600)] = 4
+    """From the end of the warm-up."""
+    down_seconds: Annotated[float, Field(ge=0, le=600)] = 1
+    """For so long nobody may connect."""
+    command: str | None = None
+    """A shell command that restarts your server, in place of what the lab does by itself: end its
+    own connections as a restart would (57P01), and let nobody into its own database."""
+
+
+class Database(Part):
+    """What stands between pool and PostgreSQL."""
+
+    through: Literal["direct", "pgbouncer"] = "direct"
+    """`pgbouncer`: one is started for the run, in transaction mode."""
+    bouncer_pool_size: Connections = 10
+    """Its `default_pool_size`."""
+
+
+class Scenario(Part):
+    """What load meets what pool."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+    sentence: Annotated[str, Field(min_length=1, max_length=200)]
+    """What it shows, for `worker lab scenarios`."""
+    path: Literal["engine", "service"] = "engine"
+    """`engine`: pool and database alone. `service`: commands through RabbitMQ."""
+    seed: int = 1
+    """Of everything that is drawn at random."""
+    load: Load = Load()
+    pool: PoolPart = PoolPart()
+    work: Work = Work()
+    step: Annotated[tuple[Step, ...], Field(min_length=1)]
+    restart: Restart | None = None
+    database: Database = Database()
+
+    @model_validator(mode="after")
+    def _restart_is_measured(self) -> Scenario:
+        if self.restart is not None and self.restart.at_seconds >= self.load.measure_seconds:
+            raise ValueError("restart.at_seconds lies behind the end: load.measure_seconds")
+        return self
+
+    @model_validator(mode="after")
+    def _a_leak_needs_no_lanes(self) -> Scenario:
+        # A lane that has not given one connection back may not ask for the next.
+        if self.work.lanes is not None and any(isinstance(step, Leak) for step in self.step):
+            raise ValueError("a leak needs work without lanes: unset work.lanes")
+        return self
+
+    @property
+    def connections(self) -> int:
+        """The most that the pool may open."""
+        return self.pool.pool_size + self.pool.max_overflow
+
+    def changed(self, **parts: Mapping[str, Any]) -> Scenario:
+        """The same with some members of some parts set anew, and checked again."""
+        members = self.model_dump(exclude_unset=True)
+        for part, values in parts.items():
+            members[part] = {**members.get(part, {}), **values}
+        return _checked(members, self.name)
+
+
+def shipped() -> dict[str, Traversable]:
+    """The scenarios that come with the worker, by name."""
+    folder = resources.files("worker.lab") / "scenarios"
+    files = (file for file in folder.iterdir() if file.name.endswith(".toml"))
+    return {file.name.removesuffix(".toml"): file for file in sorted(files, key=lambda f: f.name)}
+
+
+def load_scenario(name: str, changes: Iterable[str] = ()) -> Scenario:
+    """A shipped scenario, or a file that ends in `.toml`, with `--set key=value` applied.
+
+    Raises `BadScenario` that names what is wrong.
+    """
+    members = _read(name)
+    for change in changes:
+        _set(members, change)
+    return _checked(members, name)
+
+
+def _read(name: str) -> dict[str, Any]:
+    if name in (known := shipped()):
+        return tomllib.loads(known[name].read_text(encoding="utf-8"))
+    if not name.endswith(".toml"):
+        raise BadScenario(
+            f"there is no scenario {name!r}. Known: {', '.join(known)}; or name a file of your own "
+            "that ends in .toml"
+        )
+    try:
+        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadScenario(f"{name} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadScenario(f"{name} is no TOML: {error}") from error
+
+
+def _set(members: dict[str, Any], change: str) -> None:
+    """Apply `load.rate_per_second=300` or `step.0.seconds=0.01`."""
+    path, equals, text = change.partition("=")
+    *outer, last = path.split(".")
+    if not equals or not last or not all(outer):
+        raise BadScenario(f"--set {change}: not of the form key=value, as in pool.pool_size=5")
+    here: Any = members
+    for key in outer:
+        here = (
+            here[_place(here, key, change)] if isinstance(here, list) else here.setdefault(key, {})
+        )
+        if not isinstance(here, dict | list):
+            raise BadScenario(f"--set {change}: {key} holds no further keys")
+    here[_place(here, last, change) if isinstance(here, list) else last] = _value(text)
+
+
+def _place(steps: list[Any], key: str, change: str) -> int:
+    if not key.isdecimal() or int(key) >= len(steps):
+        raise BadScenario(f"--set {change}: {key} is none of the places 0 to {len(steps) - 1}")
+    return int(key)
+
+
+def _value(text: str) -> Any:
+    """As TOML has it; what is no TOML is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _checked(members: Mapping[str, Any], name: str) -> Scenario:
+    try:
+        return Scenario.model_validate(members)
+    except ValidationError as error:
+        faults = "; ".join(_explained(dict(fault)) for fault in error.errors())
+        raise BadScenario(f"scenario {name}: {faults}") from None
+
+
+def _explained(fault: dict[str, Any]) -> str:
+    # Of a step, pydantic names the kind between its number and its key.
+    path = [str(part) for part in fault["loc"]]
+    if path[:1] == ["step"] and len(path) > 3:
+        del path[2]
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        return f"{'.'.join(path)}: there is no such key"
+    given = f"={fault['input']!r}" if isinstance(fault["input"], str | int | float) else ""
+    return f"{'.'.join(path)}{given}: {message}" if path else message

@@ -1,0 +1,146 @@
+"""The process that has the pool: `python -m worker.lab.subject FD`.
+
+It is told what to do by lines of JSON on stdin, and tells what it found by lines of JSON on stdout:
+
+    in   Order                             who is under test (`target.py`)
+    out  {"ready": true}                   or {"error": …}
+    in   {"from_ns", "until_ns"}           the window that is measured
+    out  {"tick": …} …                     four times a second, for the live view
+    out  {"pool": …, "work": …}            when the link has ended and all work with it
+
+The lab ends a run early by ending the generator, and with it the link. If the lab itself is gone,
+the generator ends likewise, so this process never outlives it by more than a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from contextlib import suppress
+from time import monotonic_ns
+from typing import Any
+
+from worker.errors import WorkerError
+from worker.lab.measure import NothingMeasured, PoolSampler
+from worker.lab.recorder import Window, WorkRecorder
+from worker.lab.target import Order, Target, make_target
+from worker.telemetry.logging import configure_logging
+
+TICK_SECONDS = 0.25
+STOP_SECONDS = 5
+"""How long closing may take; a frozen server does not take leave."""
+
+
+def main() -> None:
+    """Serve one order."""
+    # Ctrl-C reaches the whole group; it is the lab that stops us, in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    link = socket.socket(fileno=int(sys.argv[1]))
+    configure_logging(level="error")
+    order = Order.model_validate_json(sys.stdin.readline())
+    try:
+        _runner().run(_serve(order, link))
+    except WorkerError as error:
+        _tell({"error": str(error), "exit_code": error.exit_code})
+    except _NobodyListens:
+        pass  # the lab is gone
+
+
+def _runner() -> Any:
+    """The module whose `run` is the fastest at hand, as `worker run` has it."""
+    try:
+        import uvloop
+    except ImportError:  # Windows, PyPy
+        return asyncio
+    return uvloop
+
+
+async def _serve(order: Order, link: socket.socket) -> None:
+    target = make_target(order)
+    sampler = PoolSampler(target.engine)
+    try:
+        await target.start()
+        _tell({"ready": True})
+        orders = await asyncio.to_thread(sys.stdin.readline)
+        if orders:
+            await _measure(target, sampler, link, json.loads(orders))
+    finally:
+        link.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await target.stop()
+
+
+async def _measure(
+    target: Target, sampler: PoolSampler, link: socket.socket, orders: dict[str, Any]
+) -> None:
+    window = Window(orders["from_ns"], orders["until_ns"])
+    recorder = WorkRecorder(window, orders["interval_seconds"])
+    sampling = asyncio.create_task(sampler.run(window, orders["interval_seconds"]))
+    ticking = asyncio.create_task(_tick(sampler, recorder))
+    try:
+        # Work ends with the link, which ends with the window, or before if the lab is stopped.
+        await target.run(link, recorder)
+    finally:
+        cut = window.cut(monotonic_ns())
+        for task in (sampling, ticking):
+            task.cancel()
+        await asyncio.gather(sampling, ticking, return_exceptions=True)
+    if not sampling.cancelled():
+        sampling.result()
+    try:
+        pool = sampler.report(still_out=sampler.snapshot().in_use)
+    except NothingMeasured:
+        return
+    work = recorder.report(cut) if target.sees_ends else None
+    _tell(
+        {
+            "pool": pool.model_dump(mode="json"),
+            "work": None if work is None else work.model_dump(mode="json"),
+        }
+    )
+
+
+async def _tick(sampler: PoolSampler, recorder: WorkRecorder) -> None:
+    earlier = sampler.meter.snapshot()
+    completed = 0
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        pool, meter = sampler.snapshot(), sampler.meter.snapshot()
+        wait = meter.since(earlier).wait
+        earlier = meter
+        _tell(
+            {
+                "tick": {
+                    "size": pool.size,
+                    "max_overflow": pool.max_overflow,
+                    "in_use": pool.in_use,
+                    "waiting": pool.waiting,
+                    "timeouts": meter.timeouts,
+                    "throughput_per_second": (recorder.completed_ever - completed) / TICK_SECONDS,
+                    "failed": recorder.failed_ever,
+                    "wait_p50_seconds": wait.percentile(50),
+                    "wait_p99_seconds": wait.percentile(99),
+                }
+            }
+        )
+        completed = recorder.completed_ever
+
+
+class _NobodyListens(Exception):
+    """The lab is gone."""
+
+
+def _tell(message: dict[str, Any]) -> None:
+    try:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise _NobodyListens from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""What is under test, and how another path plugs in.
+
+The lab runs three processes for each point: the lab itself (the view, the look at the server), the
+generator, and the *subject*, which has the pool. The subject (`subject.py`) measures the pool and
+its event loop the same way whatever is in it: a `Target`.
+
+To add a path:
+
+1. write a `Target`: it makes its engine from `Order.database_settings`, serves until `run` is told
+   that no more work comes, and ends clean;
+2. write its generator, a module with a `main` that takes the same orders on stdin and tells the
+   same on stdout as `generator.py`. Where the end of a piece of work is seen by the generator, as
+   with events of a broker, it keeps a `WorkRecorder` itself and adds `"work"` to what it tells;
+3. name both in `PATHS`.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from pydantic import Field, SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from worker.lab.durations import Model
+from worker.lab.recorder import WorkRecorder
+from worker.lab.scenario import Scenario
+from worker.settings import DatabaseSettings
+
+
+class Order(Model):
+    """What the subject is to do; one line of JSON on its stdin."""
+
+    scenario: Scenario
+    url: str = Field(repr=False)
+    """Of the database, password included: that is why it does not travel as an argument."""
+    application_name: str
+    """Of all connections of the pool: they are told apart from those of others by it."""
+    namespace: str
+    """The PostgreSQL schema of the run, and the first part of the name of its queues."""
+    broker_url: str | None = Field(None, repr=False)
+    base: dict[str, Any] = Field(default_factory=dict)
+    """The worker's other settings, for the path `service`."""
+    bouncer: bool = False
+    """Whether the database is behind a PgBouncer in transaction mode."""
+
+    @property
+    def database_settings(self) -> DatabaseSettings:
+        """The pool under test, as settings of the worker."""
+        pool = self.scenario.pool
+        return DatabaseSettings.model_validate(
+            {**self.base.get("database", {}), **pool.model_dump(), "url": SecretStr(self.url)}
+        )
+
+
+class Target(Protocol):
+    """What is under test: it has an engine, and does work until no more comes."""
+
+    engine: AsyncEngine
+    """Its pool is measured."""
+
+    sees_ends: bool
+    """Whether it tells the recorder what became of the work; else the generator does so."""
+
+    async def start(self) -> None:
+        """Become ready for work. Nothing is measured yet, and no load has been sent."""
+        ...
+
+    async def run(self, link: socket.socket, recorder: WorkRecorder) -> None:
+        """Take work until the link ends, then finish what is in hand, or give up on it."""
+        ...
+
+    async def stop(self) -> None:
+        """Close everything; also after a failure, and also if never started."""
+        ...
+
+
+@dataclass(frozen=True)
+class Path:
+    """A way to put load on a pool."""
+
+    target: str
+    """Module and class of the `Target`, which is made from an `Order`."""
+    generator: str
+    """Module of the generator."""
+
+
+PATHS = {
+    "engine": Path("worker.lab.engine_target:EngineTarget", "worker.lab.generator"),
+}
+
+
+def make_target(order: Order) -> Target:
+    """The target of the scenario's path."""
+    module, _, name = PATHS[order.scenario.path].target.partition(":")
+    target: Target = getattr(import_module(module), name)(order)
+    return target
