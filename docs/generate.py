@@ -2,6 +2,7 @@
 
 docs/settings.md   every setting, from `worker.settings`
 docs/cli.md        the help of every command, from `worker.cli`
+docs/metrics.md    what `/metrics` shows, from `worker.database.instruments`
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pydantic import BaseModel, SecretStr
 from typer.testing import CliRunner
 
 from worker.cli import app
+from worker.database.instruments import INSTRUMENTS
 from worker.settings import Settings
 
 HERE = Path(__file__).parent
@@ -79,12 +81,55 @@ def _commands(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]
         yield from _commands(child, (*words, name))
 
 
+METRICS_HEAD = f"""# Metrics
+
+{NOTICE}
+`curl -s http://127.0.0.1:8765/metrics`, beside `/livez` and `/readyz`; each process has a page of its
+own (`WORKER_HEALTH__PORT`). Prometheus:
+
+```yaml
+scrape_configs:
+  - job_name: worker
+    static_configs: [{{targets: ["127.0.0.1:8765"]}}]
+```
+
+Names are those of [OpenTelemetry's conventions](https://opentelemetry.io/docs/specs/semconv/database/database-metrics/)
+for database clients, and `worker.db.*` where they have none, written as Prometheus wants them. All
+durations are in seconds. Every row carries the label `db_client_connection_pool_name`. Beside them
+stand the process's own `process_*` (CPU, memory, open files).
+
+| on the page | in OpenTelemetry's words | kind | what it says |
+|---|---|---|---|
+"""  # noqa: E501 - tables of Markdown have long lines
+METRICS_TAIL = """
+## What to look at first
+
+| question | expression |
+|---|---|
+| Does anybody wait for a connection? | `rate(db_client_connection_wait_time_seconds_sum[5m]) > 0.1` |
+| How many connections are busy, on average? | `rate(db_client_connection_use_time_seconds_sum[5m])` |
+| Are they held while the code does something else? | `rate(worker_db_connection_idle_in_transaction_time_seconds_sum[5m]) / rate(db_client_connection_use_time_seconds_sum[5m])` |
+| Has anybody given up? | `increase(db_client_connection_timeouts_total[5m]) > 0` |
+| Are connections opened again and again? | `rate(worker_db_connection_created_total[5m]) > 1`; then raise `WORKER_DATABASE__POOL_SIZE` |
+"""  # noqa: E501
+
+
+def metrics_page() -> str:
+    """A table of all that is measured."""
+    rows = (
+        f"| `{it.prometheus_name}` | `{it.name}` | {it.kind} | {it.meaning} |\n"
+        for it in INSTRUMENTS
+    )
+    return METRICS_HEAD + "".join(rows) + METRICS_TAIL
+
+
 def main() -> None:
     """Write the pages, or with `--check` compare them with what is there."""
     stale = []
     for path, text in (
         (HERE / "settings.md", settings_page()),
         (HERE / "cli.md", cli_page()),
+        (HERE / "metrics.md", metrics_page()),
     ):
         if "--check" not in sys.argv:
             path.write_text(text)

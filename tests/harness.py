@@ -111,10 +111,10 @@ class Harness:
             await channel.exchange_delete(f"{self.settings.namespace}.{exchange}")
 
     @asynccontextmanager
-    async def worker(self, **changes: Any) -> AsyncIterator[Service]:
+    async def worker(self, *, processes: int = 1, **changes: Any) -> AsyncIterator[Service]:
         """A worker in this process, ready; stopped in order at the end."""
         merged = self.settings.model_dump() | changes
-        service = Service(Settings.model_validate(merged))
+        service = Service(Settings.model_validate(merged), processes=processes)
         running = asyncio.create_task(service.run())
         try:
             await eventually(lambda: running.done() or service.health.ready)

@@ -20,7 +20,10 @@ from worker.broker.publisher import Publisher
 from worker.broker.topology import Topology
 from worker.codec import Codec
 from worker.database.engine import make_engine, make_sessions
+from worker.database.instruments import reader_of
 from worker.database.ledger import keep_pruned
+from worker.database.pool import pool_of
+from worker.database.room import warn_if_crowded
 from worker.database.watch import DatabaseWatch
 from worker.lanes import Lanes
 from worker.messages import Delivery, Job, Settled
@@ -43,13 +46,18 @@ class Service:
 
     `run` consumes until `stop`, which promises: no further command is taken, those in hand are
     finished and answered within `shutdown_seconds`, all others go back to the queue unharmed.
+
+    `processes` is how many like this one there are on this machine; the pools of all of them are
+    held against what the server has room for. 0 leaves that to another of them.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, processes: int = 1) -> None:
         self._settings = settings
+        self._processes = processes
         self.health = Health(settings.health.host, settings.health.port)
         self._topology = Topology(settings.namespace, settings.broker)
         self._engine = make_engine(settings.database, name=f"{settings.namespace} worker")
+        self.health.metrics.add(reader_of(lambda: pool_of(self._engine)))
         self._sessions = make_sessions(self._engine)
         self._watch = DatabaseWatch(
             self._engine, self.health.part("database"), migrations=settings.migrations
@@ -111,7 +119,7 @@ class Service:
     async def _run(self) -> None:
         broker, name = self._settings.broker, self._settings.namespace
         parts = [
-            self._watch.start(),
+            self._start_with_the_database(),
             keep_connected(
                 broker, f"{name} events", self.health.part("events"), self._publisher.serve
             ),
@@ -130,6 +138,11 @@ class Service:
         finally:
             await _end([*tasks, stop])
         log.info("stopped")
+
+    async def _start_with_the_database(self) -> None:
+        await self._watch.start()
+        if self._processes:
+            await warn_if_crowded(self._engine, processes=self._processes)
 
     async def _finish_what_is_in_hand(self, lanes: asyncio.Task[None]) -> None:
         try:

@@ -8,14 +8,16 @@ from contextlib import suppress
 
 import asyncpg
 import pytest
+import structlog
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.harness import eventually
+from tests.harness import Harness, eventually
 from worker.database.engine import make_engine, make_sessions
 from worker.database.pool import pool_of
+from worker.database.room import find_room
 from worker.settings import DatabaseSettings
 
 NAME = "pool under test"
@@ -236,3 +238,37 @@ async def test_dispose_under_load_keeps_the_bound(
     assert pool.snapshot().in_use == 0
     assert pool.meter.created > 5
     assert pool.meter.created - pool.meter.closed == pool.snapshot().idle
+
+
+async def test_others_connections_leave_less_room(
+    engine: AsyncEngine, server: asyncpg.Connection
+) -> None:
+    before = await find_room(engine, processes=3)
+    url = make_url(engine.url).set(drivername="postgresql")
+    others = [
+        await asyncpg.connect(url.render_as_string(hide_password=False), timeout=5)
+        for _ in range(4)
+    ]
+    try:
+        after = await find_room(engine, processes=3)
+    finally:
+        for other in others:
+            await other.close()
+
+    assert after.wanted == 15
+    assert after.most == int(await server.fetchval("SHOW max_connections"))
+    assert after.reserved >= int(await server.fetchval("SHOW superuser_reserved_connections"))
+    # Other tests may come and go meanwhile, but `server` and the four are there.
+    assert after.others >= 5
+    assert before.others >= 1
+
+
+async def test_the_worker_says_at_start_that_its_pool_is_too_big(harness: Harness) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with harness.worker(processes=1_000):
+            said = await eventually(
+                lambda: [line["reason"] for line in logs if "outgrow" in line["event"]]
+            )
+
+    assert len(said) == 1
+    assert said[0].startswith("1000 × (pool_size 10 + max_overflow 20) = 30000 connections may be")

@@ -2,6 +2,7 @@
 
 GET /livez    200 as long as the process answers
 GET /readyz   200, or 503 with what is not ready, why, and since when
+GET /metrics  what is measured, for Prometheus (`metrics.py`)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from worker.errors import Misconfigured
 from worker.messages import utc_now
+from worker.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -61,10 +63,12 @@ class Health:
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self.port = host, port
+        self.metrics = Metrics()
         self._parts: dict[str, Part] = {}
         app = web.Application()
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self.metrics.page)
         self._runner = web.AppRunner(app, access_log=None)
 
     def part(self, name: str) -> Part:

@@ -1,0 +1,95 @@
+"""What is measured is shown under its standard name, in seconds, and nothing else is."""
+
+from __future__ import annotations
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.util import greenlet_spawn
+
+from tests.unit.test_pool import make_pool
+from worker.database.instruments import INSTRUMENTS, reader_of
+from worker.telemetry.health import Health
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+async def page(health: Health, accept: str = "*/*") -> tuple[str, str]:
+    address = f"http://127.0.0.1:{health.port}/metrics"
+    async with (
+        aiohttp.ClientSession() as client,
+        client.get(address, headers={"Accept": accept}) as answer,
+    ):
+        assert answer.status == 200
+        return await answer.text(), answer.headers["Content-Type"]
+
+
+def samples(text: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def test_the_page_shows_the_pool_under_the_standard_names() -> None:
+    pool = make_pool(size=2, overflow=3, logging_name="worker")
+    connection = await greenlet_spawn(pool.connect)
+    pool.meter.query.record(0.007)
+    pool.meter.wait.record(0.3)
+    pool.meter.timeouts = 4
+    health = Health("127.0.0.1", 0)
+    health.metrics.add(reader_of(lambda: pool))
+    async with health:
+        text, content_type = await page(health)
+    await greenlet_spawn(connection.close)
+    found = samples(text)
+    name = ("db_client_connection_pool_name", "worker")
+
+    def value(metric: str, *labels: tuple[str, str]) -> float:
+        return found[metric, frozenset((name, *labels))]
+
+    assert content_type.startswith("text/plain")
+    assert value("db_client_connection_count", ("db_client_connection_state", "used")) == 1
+    assert value("db_client_connection_count", ("db_client_connection_state", "idle")) == 0
+    assert value("db_client_connection_max") == 5
+    assert value("db_client_connection_idle_max") == 2
+    assert value("db_client_connection_pending_requests") == 0
+    assert value("db_client_connection_timeouts_total") == 4
+    assert value("db_client_connection_wait_time_seconds_count") == 2
+    assert value("db_client_connection_wait_time_seconds_sum") == pytest.approx(0.3)
+    assert value("db_client_connection_wait_time_seconds_bucket", ("le", "0.1")) == 1
+    assert value("db_client_connection_wait_time_seconds_bucket", ("le", "+Inf")) == 2
+    system = ("db_system_name", "postgresql")
+    assert value("db_client_operation_duration_seconds_bucket", system, ("le", "0.01")) == 1
+    assert value("db_client_operation_duration_seconds_bucket", system, ("le", "0.005")) == 0
+
+
+async def test_every_instrument_is_on_the_page_and_nothing_that_is_not_documented() -> None:
+    pool = make_pool()
+    health = Health("127.0.0.1", 0)
+    health.metrics.add(reader_of(lambda: pool))
+    async with health:
+        text, _ = await page(health)
+    shown = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+
+    expected = {instrument.prometheus_name for instrument in INSTRUMENTS}
+    assert {name for name in shown if not name.startswith("process_")} == expected
+
+
+async def test_open_metrics_is_spoken_where_it_is_asked_for() -> None:
+    health = Health("127.0.0.1", 0)
+    async with health:
+        text, content_type = await page(health, "application/openmetrics-text; version=1.0.0")
+
+    assert content_type.startswith("application/openmetrics-text")
+    assert text.endswith("# EOF\n")
+
+
+def test_names_follow_the_rules() -> None:
+    for instrument in INSTRUMENTS:
+        assert instrument.name.startswith(("db.client.", "worker.db."))
+        assert (instrument.kind == "counter") == instrument.prometheus_name.endswith("_total")
+        assert ("_seconds" in instrument.prometheus_name) == (instrument.unit == "s")
+        assert "." not in instrument.prometheus_name
+    assert len({instrument.name for instrument in INSTRUMENTS}) == len(INSTRUMENTS)
