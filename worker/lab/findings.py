@@ -49,6 +49,9 @@ class Prediction(Model):
     mean_measured_seconds: Amount
     p99_predicted_seconds: Amount
     p99_measured_seconds: Amount
+    p99_low_seconds: Amount
+    p99_high_seconds: Amount
+    """Between these the measurement agrees."""
     residual: Amount
     """(measured - predicted) of the p99, as a share of the larger of the two."""
     agrees: bool
@@ -82,6 +85,8 @@ class Diagnosis(Model):
         "pool-too-small",
         "pool-too-big",
         "slow-queries",
+        "slow-commit",
+        "connection-churn",
         "lock-contention",
         "busy-event-loop",
         "overloaded-generator",
@@ -117,6 +122,8 @@ class Recommendation(Model):
     """What keeps throughput from growing now."""
     sentence: str
     reasons: tuple[str, ...]
+    reserve: Annotated[int, Field(ge=0)] = 0
+    """Connections of the server that are not for this pool: reserved ones, and those of others."""
     fleet: tuple[FleetLine, ...] = ()
     most_replicas: Annotated[int, Field(ge=0)] | None = None
     """As many processes as the server's `max_connections` leaves room for."""

@@ -1,0 +1,165 @@
+"""What the lab asks of its own measurement before it believes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from worker.lab.findings import Check
+from worker.lab.repeats import Repeats
+from worker.lab.results import Point, Result
+from worker.lab.units import show_number, show_seconds, show_share
+
+LITTLE_BOUND = 0.05
+LITTLE_FLOOR_CONNECTIONS = 0.05
+"""Below this the difference is one of rounding, not of bookkeeping."""
+THROUGHPUT_TREND_BOUND = 0.2
+"""Change of the throughput from the begin to the end of the window, as a share of its median."""
+DEMAND_TREND_BOUND = 0.5
+"""Change of the demand, as a share of the connections: close to saturation a queue wanders."""
+TREND_SIGNIFICANCE = 0.05
+LEAST_SAMPLES = 5
+LATE_BOUND = 0.01
+GENERATOR_CPU_BOUND = 0.9
+REPEATS_BOUND = 0.1
+"""Half of the throughput's interval, as a share of it."""
+
+
+def check_point(point: Point) -> tuple[Check, ...]:
+    """All checks of one point."""
+    return (littles_law(point), steady_state(point), generator_headroom(point))
+
+
+def check_run(result: Result, groups: Sequence[Repeats]) -> tuple[Check, ...]:
+    """The checks of the run as a whole."""
+    return (complete(result), repeats(groups))
+
+
+def littles_law(point: Point) -> Check:
+    """L = lambda W: connections busy on average = checkouts a second x time that each is held.
+
+    The left side is sampled by the clock, the right side is added up from the holds. Where they
+    differ, one of the two was measured wrongly. Source: J. D. C. Little, "A proof for the queuing
+    formula L = lambda W", Operations Research 9 (3), 1961.
+    """
+    rate = point.hold.seconds.count / point.measured_seconds
+    expected, busy = rate * point.hold.seconds.mean, point.pool.busy_mean
+    gap = abs(busy - expected)
+    share = gap / max(busy, expected) if gap else 0.0
+    passed = share <= LITTLE_BOUND or gap <= LITTLE_FLOOR_CONNECTIONS
+    return Check(
+        name="littles-law",
+        passed=passed,
+        value=share,
+        bound=LITTLE_BOUND,
+        words=f"{show_number(busy)} connections were busy on average; "
+        f"{show_number(rate)} checkouts a second x {show_seconds(point.hold.seconds.mean)} "
+        f"make {show_number(expected)}, {show_share(share)} apart"
+        + ("" if passed else ": leaked connections, holds longer than the window, or a fault"),
+    )
+
+
+def steady_state(point: Point) -> Check:
+    """No trend in the throughput, nor in the number of connections asked for.
+
+    Kendall's tau says whether there is a trend (Mann 1945), the slope of Theil and Sen how much it
+    changed over the window; both must speak for one, since a short window has many chance trends.
+    """
+    if len(point.samples) < LEAST_SAMPLES:
+        return Check(
+            name="steady-state",
+            passed=True,
+            words=f"not looked at: {len(point.samples)} samples, {LEAST_SAMPLES} are needed",
+        )
+    throughput = [sample.throughput_per_second for sample in point.samples]
+    demand = [sample.busy + sample.waiting for sample in point.samples]
+    level = float(np.median(throughput)) or max(throughput)
+    trends = (
+        _Trend("throughput", _change(throughput) / (level or 1.0), THROUGHPUT_TREND_BOUND),
+        _Trend(
+            "demand for connections",
+            _change(demand) / point.setting.connections,
+            DEMAND_TREND_BOUND,
+        ),
+    )
+    worst = max(trends, key=lambda trend: abs(trend.change) / trend.bound)
+    passed = abs(worst.change) <= worst.bound
+    direction = "rose" if worst.change > 0 else "fell"
+    of_what = "" if worst.what == "throughput" else " of the pool"
+    return Check(
+        name="steady-state",
+        passed=passed,
+        value=abs(worst.change),
+        bound=worst.bound,
+        words="no trend in throughput or demand"
+        if passed
+        else f"the {worst.what} {direction} by {show_share(abs(worst.change))}{of_what} within "
+        "the window: the warm-up was too short, or the load is more than this pool can serve",
+    )
+
+
+class _Trend(NamedTuple):
+    what: str
+    change: float
+    bound: float
+
+
+def _change(values: Sequence[float]) -> float:
+    """From the begin to the end of the window; 0 where chance explains it."""
+    if len(set(values)) == 1:
+        return 0.0
+    at = np.arange(len(values))
+    if stats.kendalltau(at, values).pvalue > TREND_SIGNIFICANCE:
+        return 0.0
+    return float(stats.theilslopes(values, at).slope) * (len(values) - 1)
+
+
+def generator_headroom(point: Point) -> Check:
+    """The generator kept its own schedule: it did not become the system under test."""
+    load, cpu = point.load, point.generator.cpu_cores if point.generator else None
+    late = load.late / load.intended if load.intended else 0.0
+    passed = late <= LATE_BOUND and (cpu is None or cpu <= GENERATOR_CPU_BOUND)
+    used = "" if cpu is None else f", its process used {show_share(cpu)} of a core"
+    return Check(
+        name="generator-headroom",
+        passed=passed,
+        value=late,
+        bound=LATE_BOUND,
+        words=f"{show_share(late)} of the work was started late{used}"
+        + ("" if passed else ": the generator could not keep up, the waits are its own"),
+    )
+
+
+def complete(result: Result) -> Check:
+    """The run came to its end."""
+    cut = result.partial or any(point.partial for point in result.points)
+    return Check(
+        name="complete",
+        passed=not cut,
+        words="stopped before its end: what was measured until then" if cut else "ran to its end",
+    )
+
+
+def repeats(groups: Sequence[Repeats]) -> Check:
+    """The throughput of each setting is known well enough to be compared."""
+    worst, where = 0.0, None
+    for each in groups:
+        interval = each.throughput_interval
+        half = (interval.high - interval.low) / 2 / each.throughput if each.throughput else 0.0
+        if where is None or half > worst:
+            worst, where = half, each
+    if where is None:
+        return Check(name="repeats", passed=False, words="nothing was measured")
+    fewest = min(len(each.points) for each in groups)
+    setting = where.setting
+    return Check(
+        name="repeats",
+        passed=worst <= REPEATS_BOUND,
+        value=worst,
+        bound=REPEATS_BOUND,
+        words=f"measured {fewest} time{'s' if fewest > 1 else ''} or more each; the throughput is "
+        f"known within {show_share(worst)} at worst, at {setting.pool_size}+{setting.max_overflow}",
+    )

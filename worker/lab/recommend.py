@@ -1,0 +1,163 @@
+"""Puts a choice into numbers and words: pool, overflow, timeout, lanes, prefetch, fleet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from worker.lab.choice import Choice, choose, named
+from worker.lab.findings import Recommendation, ScalabilityFit
+from worker.lab.fleet import fleet_of
+from worker.lab.limits import Limit, limit_of
+from worker.lab.repeats import Repeats
+from worker.lab.results import About, Result
+from worker.lab.units import show_number, show_seconds, show_share
+
+LEAST_TIMEOUT_SECONDS, MOST_TIMEOUT_SECONDS = 2, 5
+TIMEOUT_FACTOR = 10
+"""A wait this many times the longest that was seen is no longer a queue, it is an outage."""
+DEFAULT_GROUP_SIZE = 128
+
+
+def recommend(
+    result: Result, groups: Sequence[Repeats], fit: ScalabilityFit | None
+) -> Recommendation:
+    """The recommendation; raises `NoRecommendation` where the measurement does not allow one."""
+    choice, about = choose(result, groups, fit), result.about
+    size, overflow = choice.chosen.setting.pool_size, _overflow(choice.chosen)
+    timeout, prefetch = _timeout(choice.chosen), _prefetch(choice.chosen, about)
+    fleet = fleet_of(groups, size + overflow, about.objective.replicas)
+    limit = limit_of(choice.chosen if choice.comparison.waits else choice.best, about)
+    return Recommendation(
+        pool_size=size,
+        max_overflow=overflow,
+        pool_timeout_seconds=timeout,
+        lanes=size,
+        prefetch=prefetch,
+        limited_by=limit,
+        sentence=_sentence(choice, about, overflow),
+        reasons=(
+            *_why_this_size(choice, about, fit),
+            *_why_the_rest(choice.chosen, overflow, timeout, prefetch),
+            f"What limits now: {LIMITS[limit]}",
+        ),
+        reserve=fleet.reserve,
+        fleet=fleet.lines,
+        most_replicas=fleet.most_replicas,
+        env="\n".join(
+            (
+                f"WORKER_DATABASE__POOL_SIZE={size}",
+                f"WORKER_DATABASE__MAX_OVERFLOW={overflow}",
+                f"WORKER_DATABASE__POOL_TIMEOUT_SECONDS={timeout}",
+                f"WORKER_LANES={size}",
+                f"WORKER_PREFETCH={prefetch}",
+            )
+        ),
+    )
+
+
+LIMITS: dict[Limit, str] = {
+    "pool": "the pool. All its connections were busy while the database was not.",
+    "database CPU": "the database's CPU. More connections would share the same cores.",
+    "locks": "locks. Connections wait for each other within the database.",
+    "event loop": "the worker's event loop. More processes help, more connections do not.",
+    "broker": "the broker. Commands wait in the queue though connections are free.",
+    "generator": "the load generator. The worker was never full.",
+    "offered load": "nothing but the load that was offered. The pool had room.",
+}
+
+
+def _overflow(chosen: Repeats) -> int:
+    """For the highest demand that was seen, as much again as the pool at most.
+
+    At least 1, for the health check and the pruning of the ledger beside the lanes.
+    """
+    setting = chosen.setting
+    least = max(1, setting.max_overflow)
+    if setting.load == "closed":
+        return least
+    return max(least, min(_peak_demand(chosen) - setting.pool_size, setting.pool_size))
+
+
+def _peak_demand(chosen: Repeats) -> int:
+    return max(point.pool.busy_max + point.wait.queue_max for point in chosen.points)
+
+
+def _timeout(chosen: Repeats) -> int:
+    long = math.ceil(TIMEOUT_FACTOR * chosen.wait.max)
+    return min(max(long, LEAST_TIMEOUT_SECONDS), MOST_TIMEOUT_SECONDS)
+
+
+def _prefetch(chosen: Repeats, about: About) -> int:
+    """For each lane one group in its transaction and one that waits; never less than five commands
+    a lane, three of which may be committed and wait for their confirms."""
+    setting = chosen.setting
+    group_size = setting.group_size
+    if setting.path == "engine":  # there it says nothing about the worker's groups
+        group_size = int(about.settings.get("WORKER_GROUP_SIZE", DEFAULT_GROUP_SIZE))
+    return min(setting.pool_size * max(2 * group_size, 5), 65_535)
+
+
+def _sentence(choice: Choice, about: About, overflow: int) -> str:
+    chosen, rate = choice.chosen, choice.chosen.setting.rate_per_second
+    words = f"Set pool_size to {chosen.setting.pool_size} and max_overflow to {overflow}: "
+    if rate is None:
+        return words + f"no pool that was measured does more than {_per_second(choice.best)}."
+    objective = show_seconds(about.objective.wait_p99_seconds)
+    return words + (
+        f"at {show_number(rate)}/s a checkout waits {show_seconds(chosen.wait.p99)} at p99 "
+        f"(objective {objective}), and no bigger pool does more work."
+    )
+
+
+def _per_second(group: Repeats) -> str:
+    return f"{show_number(group.throughput)}/s"
+
+
+def _why_this_size(choice: Choice, about: About, fit: ScalabilityFit | None) -> list[str]:
+    chosen, best, objective = choice.chosen, choice.best, about.objective
+    reasons = [f"{named(group)} {fault}." for group, fault in choice.left_out]
+    if chosen is choice.comparison.work[0]:
+        reasons.append(f"{named(chosen)} is the smallest pool measured; a smaller one may do.")
+    own, most = chosen.throughput_interval, best.throughput_interval
+    if chosen is best:
+        reasons.append(f"{named(chosen)} does the most work: {_per_second(best)}.")
+    else:
+        reasons.append(
+            f"{named(chosen)} does {show_number(own.low)} to {show_number(own.high)}/s, the best, "
+            f"{named(best)}, {show_number(most.low)} to {show_number(most.high)}/s: no difference "
+            "that was measured."
+        )
+    if choice.comparison.waits:
+        reasons.append(
+            f"Its p99 wait is {show_seconds(chosen.wait.p99)}; the objective is "
+            f"{show_seconds(objective.wait_p99_seconds)}, "
+            f"of which {show_share(objective.headroom)} are to stay free."
+        )
+    else:
+        reasons.append(
+            "The load was closed: its clients wait for each other, so the wait was not judged. "
+            "Measure it with an open load."
+        )
+    if fit is not None and fit.peak_size is not None:
+        reasons.append(
+            f"By the scalability law throughput peaks at {show_number(fit.peak_size)} connections."
+        )
+    return reasons
+
+
+def _why_the_rest(chosen: Repeats, overflow: int, timeout: int, prefetch: int) -> list[str]:
+    reasons = [f"{chosen.setting.pool_size} lanes: a lane holds one connection at a time."]
+    if chosen.setting.load == "open":
+        reasons.append(
+            f"Overflow {overflow}: up to {_peak_demand(chosen)} connections were "
+            "asked for at once; overflow is closed when it is given back, so it is for spikes."
+        )
+    else:
+        reasons.append(f"Overflow {overflow}: for the health check and the ledger's pruning.")
+    reasons.append(
+        f"pool_timeout {timeout} s: the longest wait was {show_seconds(chosen.wait.max)}; "
+        "who waits much longer is better told soon."
+    )
+    reasons.append(f"Prefetch {prefetch}: one group at work and one waiting for each lane.")
+    return reasons

@@ -1,0 +1,166 @@
+"""The repeats of one setting, seen as one: means, intervals, a merged distribution of waits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from worker.lab.durations import Durations, durations_of, histogram_of, recorded_in
+from worker.lab.findings import Interval
+from worker.lab.results import Point, Setting
+
+CONFIDENCE = 0.95
+FULL = 0.9
+"""Share of the connections that are busy from which on the pool counts as full."""
+
+
+@dataclass(frozen=True, eq=False)
+class Repeats:
+    """All points of one setting."""
+
+    setting: Setting
+    points: tuple[Point, ...]
+
+    @cached_property
+    def throughput(self) -> float:
+        """Mean of the repeats, per second."""
+        return mean(point.throughput_per_second for point in self.points)
+
+    @cached_property
+    def throughput_interval(self) -> Interval:
+        """Interval of the mean throughput, by the method of batch means: see `mean_interval`."""
+        seconds = [
+            sample.throughput_per_second for point in self.points for sample in point.samples
+        ]
+        return mean_interval(seconds or [point.throughput_per_second for point in self.points])
+
+    @cached_property
+    def wait(self) -> Durations:
+        """The waits of all repeats together."""
+        return merged([point.wait.seconds for point in self.points])
+
+    @cached_property
+    def hold(self) -> Durations:
+        """The holds of all repeats together."""
+        return merged([point.hold.seconds for point in self.points])
+
+    @cached_property
+    def wait_p99_interval(self) -> Interval:
+        """From the lowest to the highest that any repeat allows."""
+        return hull(quantile_interval(point.wait.seconds, 0.99) for point in self.points)
+
+    @cached_property
+    def latency_p99_interval(self) -> Interval:
+        """From the lowest to the highest that any repeat allows."""
+        return hull(quantile_interval(point.latency_seconds, 0.99) for point in self.points)
+
+    @property
+    def busy(self) -> float:
+        """Mean number of connections checked out."""
+        return mean(point.pool.busy_mean for point in self.points)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the load filled this pool, so that its throughput is the pool's own limit."""
+        return self.busy >= FULL * self.setting.connections
+
+    @property
+    def timeouts(self) -> int:
+        """Checkouts that got no connection in time."""
+        return sum(point.wait.timeouts for point in self.points)
+
+    @property
+    def dropped(self) -> int:
+        """Work that was never started."""
+        return sum(point.load.dropped for point in self.points)
+
+    @property
+    def failed_checks(self) -> list[str]:
+        """The words of all checks that failed here."""
+        return [check.words for point in self.points for check in point.checks if not check.passed]
+
+
+def by_setting(points: Iterable[Point]) -> list[Repeats]:
+    """The points grouped by their setting, small pools first."""
+    groups: dict[Setting, list[Point]] = {}
+    for point in points:
+        groups.setdefault(point.setting, []).append(point)
+    repeats = [Repeats(setting, tuple(found)) for setting, found in groups.items()]
+    return sorted(repeats, key=lambda each: _order(each.setting))
+
+
+def _order(setting: Setting) -> tuple[Any, ...]:
+    return (
+        setting.path,
+        setting.load,
+        setting.rate_per_second or 0,
+        setting.clients or 0,
+        setting.group_size,
+        setting.lanes or 0,
+        setting.connections,
+        setting.pool_size,
+    )
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean; 0 of nothing."""
+    found = list(values)
+    return float(np.mean(found)) if found else 0.0
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Student's t interval of the mean.
+
+    The values are batch means, one a second: within a second what follows each other depends on
+    each other, from second to second much less. Source: A. M. Law, "Simulation Modeling and
+    Analysis", 5th ed., 9.5.3 (batch means).
+    """
+    middle = mean(values)
+    if len(values) < 2:
+        return Interval(low=middle, high=middle)
+    error = float(stats.sem(values))
+    if error == 0:
+        return Interval(low=middle, high=middle)
+    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=middle, scale=error)
+    return Interval(low=float(low), high=float(high))
+
+
+def quantile_interval(durations: Durations, quantile: float) -> Interval:
+    """Distribution-free interval of a quantile, from the order statistics of the histogram.
+
+    Source: W. J. Conover, "Practical Nonparametric Statistics", 3rd ed., 3.2. Without the values
+    the interval is the percentile itself.
+    """
+    found = recorded_in(durations)
+    count = durations.count
+    if found is None or count < 2:
+        value = {0.5: durations.p50, 0.99: durations.p99}.get(quantile, durations.max)
+        return Interval(low=value, high=value)
+    reach = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * math.sqrt(quantile * (1 - quantile))
+    return Interval(
+        low=found.quantile(quantile - reach / math.sqrt(count)),
+        high=found.quantile(quantile + reach / math.sqrt(count)),
+    )
+
+
+def hull(intervals: Iterable[Interval]) -> Interval:
+    """The smallest interval that holds all of these."""
+    found = list(intervals)
+    return Interval(low=min(each.low for each in found), high=max(each.high for each in found))
+
+
+def merged(parts: Sequence[Durations]) -> Durations:
+    """The distribution of all values together; of the largest part where values were not kept."""
+    histograms = [histogram_of(part) for part in parts]
+    first, *others = histograms
+    if first is None or any(other is None for other in others):
+        return max(parts, key=lambda part: part.count)
+    for other in others:
+        first.add(other)
+    return durations_of(first)
