@@ -25,10 +25,13 @@ def test_a_sound_pool_has_no_trouble() -> None:
 
 
 def test_a_leak_is_named_and_the_pool_is_not_called_too_small() -> None:
-    point = changed(make_point(4, rate=190), "pool", still_out=3)
+    point = make_point(4, rate=190)
+    point = changed(point, "pool", still_out=3, still_out_at=("shop/orders.py:12 in place",))
     point = changed(point, "wait", timeouts=200)
     assert list(found([point])) == ["leak"]
-    assert "3 connections were never given back, of the 4" in found([point])["leak"].words
+    words = found([point])["leak"].words
+    assert "3 connections were never given back, of the 4" in words
+    assert "shop/orders.py:12 in place" in words
 
 
 def test_a_pool_that_is_too_small_is_named() -> None:
@@ -96,7 +99,7 @@ def test_a_full_database_is_no_pool_that_is_too_small() -> None:
 
 def test_a_slow_commit_is_named() -> None:
     point = make_point(8, rate=200)
-    commit = durations_from([point.hold.seconds.mean * 0.8] * 100)
+    commit = durations_from([point.hold.seconds.mean * 0.8] * point.hold.seconds.count)
     assert list(found([changed(point, "hold", commit_seconds=commit)])) == ["slow-commit"]
 
 

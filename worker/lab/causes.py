@@ -31,10 +31,12 @@ def leak(groups: Sequence[Repeats]) -> Diagnosis | None:
     if not found:
         return None
     most = max(found, key=_leaked)
+    places = sorted({place for point in most.points for place in point.pool.still_out_at})
+    taken = f", taken at {', '.join(places)}" if places else ""
     return Diagnosis(
         name="leak",
         words=f"{_leaked(most)} connections were never given back, of the "
-        f"{most.setting.connections} that the pool may open",
+        f"{most.setting.connections} that the pool may open{taken}",
         mend="Give every session back on every path: `async with sessions.begin() as session`. "
         "A bigger pool only leaks for longer.",
         pool_sizes=sizes_of(found),
@@ -165,8 +167,12 @@ def slow_commit(groups: Sequence[Repeats]) -> Diagnosis | None:
 
 def _commit_share(group: Repeats) -> float:
     commits = [point.hold.commit_seconds for point in group.points]
-    total = mean(point.hold.seconds.mean for point in group.points)
-    return mean(commit.mean for commit in commits if commit) / total if total else 0.0
+    total = _spent(group.hold)
+    return sum(_spent(commit) for commit in commits if commit) / total if total else 0.0
+
+
+def _spent(durations: Durations) -> float:
+    return durations.mean * durations.count
 
 
 def connection_churn(groups: Sequence[Repeats]) -> Diagnosis | None:

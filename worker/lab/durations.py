@@ -108,9 +108,16 @@ def durations_of(histogram: HdrHistogram, *, keep_values: bool = True) -> Durati
 
 def durations_from(seconds: Iterable[float], *, keep_values: bool = True) -> Durations:
     """The distribution of these durations."""
+    return durations_from_counts(Counter(seconds).items(), keep_values=keep_values)
+
+
+def durations_from_counts(
+    counts: Iterable[tuple[float, int]], *, keep_values: bool = True
+) -> Durations:
+    """The distribution of durations that are counted already: pairs of seconds and a count."""
     histogram = new_histogram()
-    for microseconds, count in Counter(round(value * 1e6) for value in seconds).items():
-        record(histogram, microseconds / 1e6, count)
+    for seconds, count in counts:
+        record(histogram, seconds, count)
     return durations_of(histogram, keep_values=keep_values)
 
 

@@ -97,11 +97,15 @@ class Hold(Model):
     """How long connections were checked out, and what for."""
 
     seconds: Durations
+    """From being let in until the connection was back; the opening of a new one included."""
     query_seconds: Durations | None = None
-    """Statements running, per hold."""
+    """Each statement."""
     idle_in_transaction_seconds: Durations | None = None
-    """Between statements: the application's own time, per hold."""
+    """Each hold: how long its transactions lay idle between statements, the application's time."""
     commit_seconds: Durations | None = None
+    """Each COMMIT."""
+    rollback_seconds: Durations | None = None
+    """Each ROLLBACK."""
 
 
 class Pool(Model):
@@ -123,6 +127,8 @@ class Pool(Model):
     invalidated: Count = 0
     still_out: Count = 0
     """Connections that were checked out when all work had ended: leaked."""
+    still_out_at: tuple[str, ...] = ()
+    """The lines of code that had taken them."""
 
 
 class Activity(Model):
