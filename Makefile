@@ -6,8 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SERVERS := $(BIN)/python -m tests.servers
+# The peers have a virtual environment of their own, so that only who measures installs them.
+PEERS := .venv-bench
+PEERS_READY := $(PEERS)/.ready
 
-.PHONY: help setup demo run test check format docs migration lock down clean
+.PHONY: help setup demo run test bench check format docs migration lock down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +39,15 @@ run: $(READY) ## The same servers, and a worker in the foreground until Ctrl-C
 test: $(READY) ## The whole test suite, against real servers that it starts itself
 	@$(SERVERS) run -- $(BIN)/python -m pytest --cov --cov-report=term $(args)
 
+bench: $(READY) $(PEERS_READY) ## The worker beside its peers, about 5 minutes: make bench args="--rounds 5"
+	@$(SERVERS) run -- $(BIN)/python -m tests.benchmarks $(args)
+
+$(PEERS_READY): requirements-bench.lock $(READY)
+	@echo "setting up $(PEERS) …" >&2
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-bench.lock
+	@touch $(PEERS_READY)
+
 check: $(READY) ## Format, lint, types, import rules, docs: what CI runs beside the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -57,10 +69,11 @@ migration: $(READY) ## Write a migration from what changed in the entities: make
 lock: $(READY) ## Resolve all packages anew and pin them with their hashes
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade --extra dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade --extra bench pyproject.toml -o requirements-bench.lock
 
 down: ## Stop the servers that make started; their data stays
 	@if test -e $(READY); then $(SERVERS) down; fi
 
 clean: ## Stop them, and remove their data, .venv and all caches
 	@if test -e $(READY); then $(SERVERS) clean; fi
-	rm -rf $(VENV) .services .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build
+	rm -rf $(VENV) $(PEERS) .services .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build

@@ -19,6 +19,7 @@ class Queue(Enum):
     WORKER = "quorum, as the worker declares it"
     CLASSIC = "classic, durable"
     OWN = "as the library declares it; filled by the library too"
+    NONE = "in the database's client, which has no broker"
 
 
 @dataclass(frozen=True, kw_only=True)

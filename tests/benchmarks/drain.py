@@ -64,12 +64,12 @@ async def drain(contender: Contender, place: Place, *, commands: int, seed: int)
                 left=await _waiting(arena, contender.queue_of(arena)),
             )
             return Run(
-                contender.name,
-                commands,
-                rate(observer.times[:commands]),
-                used.per(counted),
-                peak,
-                verdict,
+                contender=contender.name,
+                commands=commands,
+                rate=rate(observer.times[:commands]),
+                usage=used.per(counted),
+                peak_bytes=peak,
+                tally=verdict,
             )
 
 

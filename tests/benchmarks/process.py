@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 GRACE_SECONDS = 8
 """How long a contender may take to stop in order."""
-LAST_LINES = 15
+LAST_LINES, LINE_WIDTH = 15, 200
 
 
 class ContenderFailed(Exception):
@@ -110,4 +110,8 @@ async def _start(
 def _end_of(log: IO[bytes]) -> str:
     log.seek(0)
     lines = log.read().decode(errors="replace").splitlines()[-LAST_LINES:]
-    return "; it said last:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
+    return (
+        "; it said last:\n" + "\n".join(f"    {line[:LINE_WIDTH]}" for line in lines)
+        if lines
+        else ""
+    )

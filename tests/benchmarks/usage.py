@@ -56,8 +56,8 @@ class Meter:
         self._broker = listener(broker_url, 5672)
         self._database = listener(database_url, 5432)
 
-    def read(self, session: int) -> Usage:
-        """Now; `session` is the contender's, all of whose processes count."""
+    def read(self, session: int | None = None) -> Usage:
+        """Now; `session` is the contender's, all of whose processes count, if it has one."""
         stats = list(_stats())
         hertz = os.sysconf("SC_CLK_TCK")
 
