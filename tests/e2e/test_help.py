@@ -24,6 +24,10 @@ COMMANDS = [
     "ledger prune",
     "schema",
     "demo",
+    "lab run",
+    "lab sweep",
+    "lab capacity",
+    "lab scenarios",
     "lab gate",
 ]
 

@@ -30,7 +30,7 @@ OVERDUE_SECONDS = 30
 """A subject that tells nothing for so long after its window is given up."""
 
 
-class View(Protocol):
+class PointView(Protocol):
     """Shows how a point comes along."""
 
     def begin(self, setting: Setting, seconds: float) -> None:
@@ -47,7 +47,7 @@ class Bench:
     """What all points of a run share."""
 
     place: Place
-    view: View
+    view: PointView
     stop: asyncio.Event
     """Set by Ctrl-C: the point ends early, and what was measured until then is kept."""
     postmaster: int | None
@@ -108,7 +108,7 @@ async def _until_ready(subject: Child, order: Order) -> None:
         raise LabFailed("the process under test ended before it was ready")
 
 
-async def _report(view: View, subject: Child, timing: Timing) -> dict[str, Any] | None:
+async def _report(view: PointView, subject: Child, timing: Timing) -> dict[str, Any] | None:
     """What the subject tells in the end, with ticks on the way; `None` if nothing was measured."""
     ahead = (timing.until_ns - monotonic_ns()) / 1e9
     try:

@@ -7,7 +7,7 @@ so a schema whose lock is free belongs to nobody any more.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import uuid4
@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker.database.engine import explain, make_engine, sqlstate
 from worker.errors import Misconfigured
+from worker.lab.observer import Limits, read_limits
 from worker.lab.steps import HOT, ITEMS
 from worker.settings import DatabaseSettings
 
@@ -66,9 +67,15 @@ class Place:
 
 @asynccontextmanager
 async def open_place(
-    service: DatabaseSettings, service_tables: Iterable[str], *, into_service: bool = False
+    service: DatabaseSettings,
+    service_tables: Iterable[str],
+    *,
+    into_service: bool = False,
+    check: Callable[[Limits], None] = lambda _: None,
 ) -> AsyncIterator[Place]:
     """Make the place of a run, and remove it at the end whatever has happened.
+
+    `check` is told how many connections the server has, and may refuse by raising.
 
     Raises `Misconfigured` where the account may not make it, or where the service's tables are in
     the way; `Unreachable` without a server.
@@ -81,6 +88,7 @@ async def open_place(
     try:
         try:
             async with _alone(outside) as admin:
+                check(await read_limits(admin, schema))
                 if not into_service:
                     await _have_database(admin)
                 keeper = await inside.connect()

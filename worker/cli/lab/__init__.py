@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from worker.cli.lab import gate
+from worker.cli.lab import capacity, gate, run, scenarios, sweep
 
 app = typer.Typer(
     help="Load tests of the connection pool: how big should it be, and why?\n\n"
@@ -19,4 +19,8 @@ def lab() -> None:
     """A callback keeps typer from taking a single command for the group itself."""
 
 
+app.command("run")(run.run)
+app.command("sweep")(sweep.sweep)
+app.command("capacity")(capacity.capacity)
+app.command("scenarios")(scenarios.scenarios)
 app.command("gate")(gate.gate)

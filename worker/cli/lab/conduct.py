@@ -1,0 +1,186 @@
+"""What `run`, `sweep` and `capacity` have in common: options, signals, what is told in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from worker.cli.lab.extra import lab_packages
+from worker.cli.prepare import read_settings
+from worker.cli.terminal import Misused, Report, emit, say
+
+if TYPE_CHECKING:
+    from worker.lab.campaign import Campaign, View
+    from worker.lab.results import Point, Result, Setting
+    from worker.settings import Settings
+
+INTERRUPTED = 130
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="SCENARIO", help="A name from `worker lab scenarios`, or a .toml file of your own."
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change the scenario, such as `pool.pool_size=5` or `step.1.seconds=0.01`.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder of the result files; by default one named after scenario and time.",
+        show_default=False,
+    ),
+]
+IntoService = Annotated[
+    bool,
+    typer.Option(
+        "--into-service-database",
+        help="Work in a schema of the service's own database, in place of the database "
+        "`worker_lab` beside it.",
+    ),
+]
+
+
+def folder(out: Path | None, kind: str, scenario: str) -> Path:
+    """Where the result goes."""
+    stamp = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    return out or Path("lab-results") / f"{kind}-{scenario}-{stamp}"
+
+
+def integers(option: str, text: str, *, least: int) -> list[int]:
+    """`1,2,4` as numbers; raises `Misused` with the option's name."""
+    values = []
+    for part in text.split(","):
+        if not part.strip().isdecimal() or int(part) < least:
+            raise Misused(
+                f"{option} {text}: {part.strip() or 'nothing'} is no whole number of at least "
+                f"{least}; write them as in {option} 1,2,4"
+            )
+        values.append(int(part))
+    return list(dict.fromkeys(values))
+
+
+def conduct(campaign: Campaign) -> None:
+    """Measure, conclude, write the files, tell; exit code 130 if interrupted."""
+    with lab_packages():
+        from rich.console import Console
+
+        from worker.lab.analysis import analyse
+        from worker.lab.results import save_result
+        from worker.lab.view import make_view
+    settings = read_settings()
+    try:
+        with make_view(Console(stderr=True)) as view:
+            result = asyncio.run(_carried_out(campaign, settings, _Telling(view)))
+    except asyncio.CancelledError:
+        raise typer.Exit(INTERRUPTED) from None  # the second signal
+    if result.points:
+        result = analyse(result)
+        save_result(result, campaign.out / "result.json")
+    _tell(result, campaign.out)
+    if result.partial:
+        raise typer.Exit(INTERRUPTED)
+
+
+async def _carried_out(campaign: Campaign, settings: Settings, view: View) -> Result:
+    from worker.lab.campaign import carry_out
+
+    stop = asyncio.Event()
+    running = asyncio.current_task()
+    assert running is not None
+
+    def on_signal() -> None:
+        if stop.is_set():
+            running.cancel()
+            return
+        say("stopping: what was measured so far is kept (again stops at once)")
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # Windows
+            loop.add_signal_handler(number, on_signal)
+    return await carry_out(campaign, settings, view, stop)
+
+
+class _Telling:
+    """Tells programs of each point, a JSON line on stdout; people look at the view."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._report = None if sys.stdout.isatty() else Report()
+
+    def begin(self, setting: Setting, seconds: float) -> None:
+        self._view.begin(setting, seconds)
+
+    def tick(self, tick: dict[str, Any]) -> None:
+        self._view.tick(tick)
+
+    def point(self, point: Point, seconds_left: float) -> None:
+        self._view.point(point, seconds_left)
+        if self._report is not None:
+            self._report.tell(_summary(point))
+
+
+def _summary(point: Point) -> dict[str, Any]:
+    return {
+        **point.setting.model_dump(exclude_none=True),
+        "repeat": point.repeat,
+        "throughput_per_second": round(point.throughput_per_second, 3),
+        "wait_p50_seconds": point.wait.seconds.p50,
+        "wait_p99_seconds": point.wait.seconds.p99,
+        "latency_p99_seconds": point.latency_seconds.p99,
+        "busy_mean": round(point.pool.busy_mean, 3),
+        "timeouts": point.wait.timeouts,
+        "failed": point.load.failed,
+        "dropped": point.load.dropped,
+    }
+
+
+def _tell(result: Result, out: Path) -> None:
+    """What was found: for people in words, for programs as the last line of JSON."""
+    file = out / "result.json"
+    if not sys.stdout.isatty():
+        Report().tell(
+            {
+                "result": str(file),
+                "partial": result.partial,
+                "points": len(result.points),
+                "capacity_per_second": result.capacity_per_second,
+                "recommendation": result.recommendation
+                and result.recommendation.model_dump(exclude_none=True),
+                "no_recommendation_because": result.no_recommendation_because,
+                "diagnoses": [each.name for each in result.diagnoses],
+                "failed_checks": sorted(_failed(result)),
+            }
+        )
+        return
+    if result.capacity_per_second is not None:
+        emit(f"Capacity: {result.capacity_per_second:.4g}/s")
+    if result.recommendation is not None:
+        emit(result.recommendation.sentence)
+    for diagnosis in result.diagnoses:
+        emit(f"{diagnosis.name}: {diagnosis.words}. {diagnosis.mend}")
+    for words in sorted(_failed(result)):
+        emit(f"CHECK FAILED {words}")
+    emit(f"All of it: {file}")
+
+
+def _failed(result: Result) -> set[str]:
+    checks = [*result.checks, *(check for point in result.points for check in point.checks)]
+    return {f"{check.name}: {check.words}" for check in checks if not check.passed}

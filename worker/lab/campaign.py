@@ -1,0 +1,199 @@
+"""Carries out a plan on real servers, and keeps what it finds, after each point and at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import psutil
+from sqlalchemy import text
+
+from worker.database.base import Base
+from worker.lab.director import Bench, PointView, measure
+from worker.lab.observer import Limits, postmaster_pid
+from worker.lab.place import Place, open_place
+from worker.lab.plan import Plan
+from worker.lab.results import About, Machine, Objective, Point, Result, save_result
+from worker.lab.scenario import BadScenario, Scenario
+from worker.lab.target import Order
+from worker.registry import load_registry
+from worker.settings import Settings
+
+OWN_CONNECTIONS = 5
+"""What the lab itself needs beside the pool under test."""
+
+
+class View(PointView, Protocol):
+    """Shows how a campaign comes along."""
+
+    def point(self, point: Point, seconds_left: float) -> None:
+        """A point has been measured; about so long is left of the whole."""
+        ...
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What is to be measured, and where it is kept."""
+
+    kind: Literal["run", "sweep", "capacity"]
+    scenario: Scenario
+    """The one that all others vary."""
+    scenarios: Sequence[Scenario]
+    """All that may come, to be checked before any load is sent."""
+    plan: Callable[[], Plan]
+    out: Path
+    """The folder of `result.json`."""
+    objective: Objective = field(default_factory=Objective)
+    into_service_database: bool = False
+    command: tuple[str, ...] = ()
+
+
+async def carry_out(
+    campaign: Campaign, settings: Settings, view: View, stop: asyncio.Event
+) -> Result:
+    """Measure until the plan ends or `stop` is set; what is left then is a valid partial result.
+
+    `result.json` is written after each point, so even a killed run leaves what it has found.
+    Raises `BadScenario` where a pool would not fit the server, before any load is sent.
+    """
+    async with _bench(campaign, settings, view, stop) as bench:
+        about = await _about(campaign, settings, bench)
+        points: list[Point] = []
+
+        def so_far(*, partial: bool, capacity: float | None = None) -> Result:
+            result = Result(
+                kind=campaign.kind,
+                partial=partial,
+                about=about.model_copy(update={"ended_at": datetime.now(UTC)}),
+                points=tuple(points),
+                capacity_per_second=capacity,
+            )
+            save_result(result, campaign.out / "result.json")
+            return result
+
+        plan = campaign.plan()
+        try:
+            trial = next(plan)
+            while True:
+                began = asyncio.get_running_loop().time()
+                point = await measure(bench, trial.scenario, repeat=trial.repeat, order=len(points))
+                if point is not None:
+                    points.append(point)
+                if stop.is_set() or point is None:
+                    return so_far(partial=True)
+                so_far(partial=True)
+                took = asyncio.get_running_loop().time() - began
+                view.point(point, took * trial.left)
+                trial = plan.send(point)
+        except StopIteration as end:
+            return so_far(partial=False, capacity=end.value)
+
+
+@asynccontextmanager
+async def _bench(
+    campaign: Campaign, settings: Settings, view: View, stop: asyncio.Event
+) -> AsyncIterator[Bench]:
+    load_registry(settings.entities)  # so that the metadata names every table of the service
+    async with open_place(
+        settings.database,
+        Base.metadata.tables,
+        into_service=campaign.into_service_database,
+        check=lambda limits: check_fits(campaign.scenarios, limits),
+    ) as place:
+        async with place.outside.connect() as connection:
+            postmaster = await postmaster_pid(connection)
+        campaign.out.mkdir(parents=True, exist_ok=True)
+        yield Bench(
+            place, view, stop, postmaster, lambda scenario: _order(scenario, place, settings)
+        )
+
+
+def check_fits(scenarios: Iterable[Scenario], limits: Limits) -> None:
+    """Raise `BadScenario` where a pool may open more connections than the server has left."""
+    largest = max(scenarios, key=lambda scenario: scenario.connections)
+    room = limits.free - OWN_CONNECTIONS
+    if largest.connections > room:
+        raise BadScenario(
+            f"pool.pool_size={largest.pool.pool_size} and pool.max_overflow="
+            f"{largest.pool.max_overflow} may open {largest.connections} connections, and the "
+            f"server has room for {room}: of max_connections={limits.max_connections}, "
+            f"{limits.reserved} are reserved, {limits.others} in use by others, "
+            f"{OWN_CONNECTIONS} for the lab itself. Make the pool smaller, or raise "
+            "max_connections"
+        )
+
+
+def _order(scenario: Scenario, place: Place, settings: Settings) -> Order:
+    return Order(
+        scenario=scenario,
+        url=place.settings.url.get_secret_value(),
+        application_name=place.schema,
+        namespace=place.schema,
+        broker_url=settings.broker.url.get_secret_value(),
+        base=_plain(settings),
+    )
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """The worker's other settings: those with addresses in them travel by themselves."""
+    members = settings.model_dump(mode="json", exclude={"health"})
+    for section in ("broker", "database"):
+        members[section].pop("url")
+    return members
+
+
+async def _about(campaign: Campaign, settings: Settings, bench: Bench) -> About:
+    async with bench.place.outside.connect() as connection:
+        postgresql = await connection.scalar(text("SHOW server_version"))
+    now = datetime.now(UTC)
+    return About(
+        command=campaign.command,
+        scenario=campaign.scenario.name,
+        scenario_values=campaign.scenario.model_dump(mode="json", exclude_none=True),
+        seed=campaign.scenario.seed,
+        started_at=now,
+        ended_at=now,
+        versions={
+            **{name: version(name) for name in ("worker", "sqlalchemy", "asyncpg")},
+            "python": platform.python_version(),
+            "postgresql": str(postgresql),
+        },
+        machine=Machine(
+            cpu=_cpu_name(),
+            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+            memory_bytes=psutil.virtual_memory().total,
+            system=f"{platform.system()} {platform.release()}",
+            database_is_local=bench.postmaster is not None,
+        ),
+        settings={
+            f"WORKER_{'__'.join(path).upper()}": str(value)
+            for path, value in _leaves(_plain(settings))
+        },
+        objective=campaign.objective,
+    )
+
+
+def _leaves(members: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], Any]]:
+    for name, value in members.items():
+        if isinstance(value, dict):
+            for path, leaf in _leaves(value):
+                yield (name, *path), leaf
+        elif value is not None:
+            yield (name,), value
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
