@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -53,17 +54,23 @@ class Running:
 
     async def said(self, words: str) -> None:
         """Wait until stderr holds the words."""
-        await eventually(lambda: words.encode() in self.err or self._ended(), within=SECONDS)
+        await eventually(lambda: words.encode() in self.err or self.ended, within=SECONDS)
         assert words.encode() in self.err, self.err.decode()
 
     async def printed(self, lines: int) -> list[bytes]:
         """Wait until stdout holds that many lines."""
-        await eventually(lambda: self.out.count(b"\n") >= lines or self._ended(), within=SECONDS)
+        await eventually(lambda: self.out.count(b"\n") >= lines or self.ended, within=SECONDS)
         assert self.out.count(b"\n") >= lines, self.err.decode()
         return self.out.splitlines()
 
-    def _ended(self) -> bool:
+    @property
+    def ended(self) -> bool:
+        """Whether both outputs are closed."""
         return self._reading.done()
+
+    def press_ctrl_c(self) -> None:
+        """What a terminal does: the whole process group gets the signal."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     async def end(self, *, by: signal.Signals | None = None) -> Result:
         """Wait for its end, after a signal or not."""
@@ -94,6 +101,7 @@ class CommandLine:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            process_group=0,  # as a shell would, so that a test can press Ctrl-C
         )
         running = Running(process)
         try:

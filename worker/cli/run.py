@@ -1,41 +1,114 @@
-"""`worker run`: consume until stopped."""
+"""`worker run`: consume until stopped, in one process or several."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import sys
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from worker.cli.terminal import Misused
+from worker.errors import WorkerError
 
-def run() -> None:
+if TYPE_CHECKING:
+    from worker.settings import Settings
+
+
+def run(
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=256,
+            metavar="N",
+            help="Worker processes under one parent, which starts again one that ends. Each has "
+            "WORKER_LANES transactions and a pool of its own. Commands with the same key keep "
+            "their order within one process only: leave it at 1 where their order matters.",
+        ),
+    ] = 1,
+    child: Annotated[str | None, typer.Option(hidden=True, metavar="NUMBER:LINE")] = None,
+) -> None:
     """Carry out commands until stopped.
 
     The first SIGTERM or Ctrl-C stops in order: nothing more is taken, what is in hand is finished
     within WORKER_SHUTDOWN_SECONDS, the rest goes back to the queue. A second one stops at once.
     While broker or database is away it waits, says so, and resumes by itself.
 
+    With several processes /livez and /readyz are those of all: ready when each of them is.
+
     \b
     Examples:
       worker run
+      worker run --processes 4
       WORKER_LANES=16 WORKER_LOG_FORMAT=json worker run
     """
-    from worker.service import run_until_signalled
     from worker.settings import load_settings
+
+    if child is not None:
+        number, line = map(int, child.split(":"))
+        _run_as_child(number, line, processes)
+    elif processes > 1:
+        _supervise(load_settings(), processes)
+    else:
+        from worker.service import run_until_signalled
+
+        settings = _with_logs(load_settings())
+        _run(run_until_signalled(settings))
+
+
+def _supervise(settings: Settings, processes: int) -> None:
+    if sys.platform == "win32":
+        raise Misused("--processes needs a POSIX system; start that many workers instead")
+    from worker.supervisor.plan import Plan, become_supervisor
+
+    become_supervisor(
+        Plan(
+            processes=processes,
+            health_host=settings.health.host,
+            health_port=settings.health.port,
+            shutdown_seconds=settings.shutdown_seconds,
+            log_level=settings.log_level,
+            log_as_json=settings.log_format == "json"
+            or (settings.log_format == "auto" and not sys.stderr.isatty()),
+        )
+    )
+
+
+def _run_as_child(number: int, line_number: int, processes: int) -> None:
+    from worker.settings import load_settings
+    from worker.supervisor.line import open_line, run_on_line, tell_error
+
+    with open_line(line_number) as line:
+        try:
+            settings = _with_logs(load_settings(), process=number)
+            # The first looks for all whether the server has room for their pools.
+            _run(run_on_line(settings, line, processes=processes if number == 1 else 0))
+        except WorkerError as error:
+            if not tell_error(line, error):
+                raise
+            raise typer.Exit(error.exit_code) from None
+
+
+def _with_logs(settings: Settings, **always: Any) -> Settings:
+    """The settings, with logs as they say; `always` stands in every line."""
+    from structlog.contextvars import bind_contextvars
+
     from worker.telemetry.logging import configure_logging
 
-    settings = load_settings()
     configure_logging(level=settings.log_level, form=settings.log_format)
+    bind_contextvars(**always)
+    return settings
+
+
+def _run(service: Coroutine[Any, Any, None]) -> None:
+    """Run it on the fastest loop at hand."""
+    loop: Any = asyncio
+    with suppress(ImportError):  # Windows, PyPy
+        import uvloop as loop
     try:
-        _loop().run(run_until_signalled(settings))
+        loop.run(service)
     except asyncio.CancelledError:
         raise typer.Exit(130) from None  # the second signal
-
-
-def _loop() -> Any:
-    """The module whose `run` is the fastest at hand."""
-    try:
-        import uvloop
-    except ImportError:  # Windows, PyPy
-        return asyncio
-    return uvloop

@@ -14,8 +14,8 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from worker.errors import Misconfigured
 from worker.messages import utc_now
+from worker.telemetry.listening import cannot_listen
 from worker.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -80,6 +80,16 @@ class Health:
         """Whether every part is well."""
         return all(part.ready for part in self._parts.values())
 
+    @property
+    def url(self) -> str:
+        """Where `/readyz` is, once it is served."""
+        return f"http://{self._host}:{self.port}/readyz"
+
+    def as_json(self) -> dict[str, Any]:
+        """What `/readyz` shows."""
+        parts = {part.name: part.as_json() for part in self._parts.values()}
+        return {"ready": self.ready, "parts": parts}
+
     async def __aenter__(self) -> Health:
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self.port)
@@ -87,12 +97,9 @@ class Health:
             await site.start()
         except OSError as error:
             await self._runner.cleanup()
-            raise Misconfigured(
-                f"WORKER_HEALTH__PORT={self.port}: cannot listen on {self._host}:{self.port}: "
-                f"{error.strerror or error}. Set another port, or 0 for any free one"
-            ) from error
+            raise cannot_listen(self._host, self.port, error) from error
         self.port = self._runner.addresses[0][1]
-        log.info("health pages", url=f"http://{self._host}:{self.port}/readyz")
+        log.info("health pages", url=self.url)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -102,6 +109,4 @@ class Health:
         return web.json_response({"alive": True})
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        parts = {part.name: part.as_json() for part in self._parts.values()}
-        body = {"ready": self.ready, "parts": parts}
-        return web.json_response(body, status=200 if self.ready else 503)
+        return web.json_response(self.as_json(), status=200 if self.ready else 503)
