@@ -1,0 +1,155 @@
+"""`python -m tests.benchmarks`, or `make bench`: measure, print, write and draw."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from rich.console import Console
+
+from tests.benchmarks import chart, machine, results, tables
+from tests.benchmarks.arena import NoServers, servers
+from tests.benchmarks.catalogue import CONTENDERS
+from tests.benchmarks.contender import ROOT, Contender
+from tests.benchmarks.rounds import Outcome, order, play, unavailable
+
+PUBLISHED = ROOT / "docs" / "benchmarks"
+_EPILOG = """\
+examples:
+  make bench
+  make bench args="--rounds 5 --only worker,faststream"
+  make bench args="--publish"      # and show the figures in docs/performance.md
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 1 if the worker failed a run, or did not do all of it once."""
+    options = _parser().parse_args(arguments)
+    if options.list:
+        for contender in CONTENDERS.values():
+            print(f"{contender.name:<16}{contender.label}")
+        return 0
+    console = Console(stderr=True, highlight=False)
+    chosen = [CONTENDERS[name] for name in options.only]
+    skipped = {each.name: why for each in chosen if (why := unavailable(each))}
+    contenders = [each for each in chosen if each.name not in skipped]
+    for name, why in skipped.items():
+        console.print(f"{name} does not take part: {why}")
+    try:
+        document = uvloop.run(_measure(options, contenders, skipped, console))
+    except NoServers as error:
+        console.print(f"error: {error}")
+        return 2
+    _show(document, Console(width=None if sys.stdout.isatty() else 160))
+    for folder in [options.output, *([PUBLISHED] if options.publish else [])]:
+        for path in [results.write(document, folder), *chart.draw(document, folder)]:
+            console.print(f"wrote {os.path.relpath(path)}")
+    if options.publish:
+        subprocess.run([sys.executable, "-m", "docs.generate"], cwd=ROOT, check=True)
+    worker = [each for each in document["contenders"] if each["name"].startswith("worker")]
+    return 1 if any(each["remarks"] for each in worker) else 0
+
+
+async def _measure(
+    options: argparse.Namespace,
+    contenders: list[Contender],
+    skipped: dict[str, str],
+    console: Console,
+) -> dict[str, Any]:
+    started = datetime.now(UTC)
+    begin = time.monotonic()
+    turns = order(contenders, rounds=options.rounds, seed=options.seed)
+
+    def tell(outcome: Outcome) -> None:
+        run = outcome.run
+        what = f"{run.rate:>8,.0f}/s  {run.tally}" if run else f"failed: {outcome.failure}"
+        spent = time.monotonic() - begin
+        console.print(f"{spent:5.0f} s  round {outcome.round}  {outcome.contender:<16}{what}")
+
+    async with servers() as place:
+        outcomes = await play(turns, place, commands=options.commands, seed=options.seed, tell=tell)
+        versions = await machine.server_versions(place)
+    return results.document(
+        contenders,
+        outcomes,
+        skipped=skipped,
+        started_on=started.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - begin),
+        revision=machine.revision(),
+        machine=machine.machine(),
+        servers=versions,
+        libraries=machine.libraries(),
+        settings={
+            "rounds": options.rounds,
+            "commands": options.commands,
+            "seed": options.seed,
+        },
+    )
+
+
+def _show(document: dict[str, Any], console: Console) -> None:
+    console.print(tables.for_terminal(tables.contenders_sheet(document)))
+    console.print(tables.for_terminal(tables.targets_sheet(document)))
+    for remark in tables.remarks(document):
+        console.print(remark)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description="Measure the worker beside its peers: how fast each drains a full queue.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--rounds", type=_positive, default=3, help="how often each takes its turn (3)"
+    )
+    parser.add_argument(
+        "--commands",
+        type=_positive,
+        default=10_000,
+        help="commands in the queue of a fast contender; a slow one gets a fifth (10000)",
+    )
+    parser.add_argument(
+        "--only",
+        type=_names,
+        default=[*CONTENDERS],
+        metavar="NAME,NAME",
+        help="only these contenders",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of orders and commands (1)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmarks"), help="folder to write to (benchmarks)"
+    )
+    parser.add_argument("--publish", action="store_true", help="also update the docs")
+    parser.add_argument("--list", action="store_true", help="print the contenders and stop")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in CONTENDERS:
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is no contender; there are {', '.join(CONTENDERS)}"
+            )
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""All contenders in turn, several rounds, each round in another order."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from tests.benchmarks.arena import Place
+from tests.benchmarks.contender import Contender, Queue
+from tests.benchmarks.drain import Run, drain
+from tests.benchmarks.pgbench import press
+from tests.benchmarks.process import ContenderFailed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One contender's turn in one round: a run, or why there is none."""
+
+    round: int
+    contender: str
+    run: Run | None = None
+    failure: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """What kept it from being a run in which all was done once."""
+        if self.run is None:
+            return self.failure
+        return None if self.run.tally.clean else str(self.run.tally)
+
+
+def order(contenders: Sequence[Contender], *, rounds: int, seed: int) -> list[list[Contender]]:
+    """Who comes after whom in each round.
+
+    Shuffled, so that none always has the quiet minute or follows the same predecessor, whose
+    checkpoints and garbage it would inherit.
+    """
+    random = Random(seed)
+    return [random.sample(contenders, len(contenders)) for _ in range(rounds)]
+
+
+async def play(
+    rounds: Sequence[Sequence[Contender]],
+    place: Place,
+    *,
+    commands: int,
+    seed: int,
+    tell: Callable[[Outcome], None],
+) -> list[Outcome]:
+    """Every contender once in each round, on things of its own; `tell` hears of each at once.
+
+    Args:
+        commands: how many a fast contender gets; a slow one gets its share of them.
+        seed: of the commands; those of one round are the same for all.
+    """
+    outcomes = []
+    for number, contenders in enumerate(rounds, start=1):
+        for contender in contenders:
+            outcome = await _turn(number, contender, place, commands, seed + number)
+            outcomes.append(outcome)
+            tell(outcome)
+    return outcomes
+
+
+async def _turn(
+    number: int, contender: Contender, place: Place, commands: int, seed: int
+) -> Outcome:
+    count = max(20, round(commands * contender.share))
+    try:
+        if contender.queue is Queue.NONE:
+            run = await press(contender, place, commands=count)
+        else:
+            run = await drain(contender, place, commands=count, seed=seed)
+    except ContenderFailed as error:
+        return Outcome(number, contender.name, failure=str(error))
+    return Outcome(number, contender.name, run=run)
+
+
+def unavailable(contender: Contender) -> str | None:
+    """Why the contender cannot take part here, if it cannot; looked at before anything starts."""
+    if "--processes" not in contender.argv or not contender.name.startswith("worker"):
+        return None
+    program, *_ = contender.argv
+    shown = subprocess.run([program, "run", "--help"], capture_output=True, text=True, check=False)
+    return None if "--processes" in shown.stdout else "this worker knows no `--processes`"
