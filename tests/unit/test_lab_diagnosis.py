@@ -30,7 +30,7 @@ def test_a_leak_is_named_and_the_pool_is_not_called_too_small() -> None:
     point = changed(point, "wait", timeouts=200)
     assert list(found([point])) == ["leak"]
     words = found([point])["leak"].words
-    assert "3 connections were never given back, of the 4" in words
+    assert "3 connections never came back, of the 4" in words
     assert "shop/orders.py:12 in place" in words
 
 
@@ -50,7 +50,7 @@ def test_clients_of_a_closed_load_wait_without_that_being_too_small() -> None:
 def test_a_pool_that_is_mostly_unused_is_named() -> None:
     troubles = found([make_point(64, rate=200)])
     assert list(troubles) == ["pool-too-big"]
-    assert "of 64 connections never more than" in troubles["pool-too-big"].words
+    assert "Of 64 connections never more than" in troubles["pool-too-big"].words
 
 
 def test_a_pool_that_only_slows_itself_down_is_named() -> None:

@@ -12,7 +12,7 @@ from worker.lab.checks import generator_headroom
 from worker.lab.durations import Durations, recorded_in
 from worker.lab.findings import Diagnosis
 from worker.lab.repeats import Repeats, mean
-from worker.lab.units import show_number, show_seconds, show_share
+from worker.lab.units import counted, show_number, show_seconds, show_share
 
 LAG_BOUND_SECONDS = 0.02
 LOOP_CPU_BOUND = 0.95
@@ -35,7 +35,7 @@ def leak(groups: Sequence[Repeats]) -> Diagnosis | None:
     taken = f", taken at {', '.join(places)}" if places else ""
     return Diagnosis(
         name="leak",
-        words=f"{_leaked(most)} connections were never given back, of the "
+        words=f"{counted(_leaked(most), 'connection')} never came back, of the "
         f"{most.setting.connections} that the pool may open{taken}",
         mend="Give every session back on every path: `async with sessions.begin() as session`. "
         "A bigger pool only leaks for longer.",
@@ -80,7 +80,7 @@ def busy_event_loop(groups: Sequence[Repeats]) -> Diagnosis | None:
     worst = max(found, key=_lag)
     return Diagnosis(
         name="busy-event-loop",
-        words=f"the event loop woke up {show_seconds(_lag(worst))} late (p99) and used "
+        words=f"The event loop woke up {show_seconds(_lag(worst))} late (p99) and used "
         f"{show_share(_worker_cpu(worst))} of a core: connections are held and nobody serves them",
         mend="Take what blocks out of the loop (`asyncio.to_thread`), or run more processes with a "
         "smaller pool each. More connections make it worse.",

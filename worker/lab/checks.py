@@ -11,7 +11,7 @@ from scipy import stats
 from worker.lab.findings import Check
 from worker.lab.repeats import Repeats
 from worker.lab.results import Point, Result
-from worker.lab.units import show_number, show_seconds, show_share
+from worker.lab.units import counted, show_number, show_seconds, show_share
 
 LITTLE_BOUND = 0.05
 LITTLE_FLOOR_CONNECTIONS = 0.05
@@ -88,7 +88,9 @@ def steady_state(point: Point) -> Check:
     worst = max(trends, key=lambda trend: abs(trend.change) / trend.bound)
     passed = abs(worst.change) <= worst.bound
     direction = "rose" if worst.change > 0 else "fell"
-    of_what = "" if worst.what == "throughput" else " of the pool"
+    size = show_share(abs(worst.change))
+    if worst.what != "throughput":
+        size = counted(abs(worst.change) * point.setting.connections, "connection")
     return Check(
         name="steady-state",
         passed=passed,
@@ -96,8 +98,8 @@ def steady_state(point: Point) -> Check:
         bound=worst.bound,
         words="no trend in throughput or demand"
         if passed
-        else f"the {worst.what} {direction} by {show_share(abs(worst.change))}{of_what} within "
-        "the window: the warm-up was too short, or the load is more than this pool can serve",
+        else f"the {worst.what} {direction} by {size} within the window: "
+        "the warm-up was too short, or the load is more than this pool can serve",
     )
 
 

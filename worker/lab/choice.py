@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from worker.lab.findings import ScalabilityFit
 from worker.lab.repeats import Repeats
 from worker.lab.results import About, Result
-from worker.lab.units import show_number, show_seconds
+from worker.lab.units import show_seconds
 
 KEEPS_UP = 0.97
 """Share of the intended rate from which on a setting keeps up with it."""
@@ -122,7 +122,7 @@ def _smallest(
 
 def _fault(group: Repeats, enough: set[int], about: About, *, judge_wait: bool) -> str | None:
     if group.setting.connections not in enough:
-        return f"does less work ({show_number(group.throughput)}/s)"
+        return "does less work"
     if group.failed_checks:
         return f"failed a check ({group.failed_checks[0]})"
     if not judge_wait:

@@ -115,19 +115,8 @@ def _per_second(group: Repeats) -> str:
 
 
 def _why_this_size(choice: Choice, about: About, fit: ScalabilityFit | None) -> list[str]:
-    chosen, best, objective = choice.chosen, choice.best, about.objective
-    reasons = [f"{named(group)} {fault}." for group, fault in choice.left_out]
-    if chosen is choice.comparison.work[0]:
-        reasons.append(f"{named(chosen)} is the smallest pool measured; a smaller one may do.")
-    own, most = chosen.throughput_interval, best.throughput_interval
-    if chosen is best:
-        reasons.append(f"{named(chosen)} does the most work: {_per_second(best)}.")
-    else:
-        reasons.append(
-            f"{named(chosen)} does {show_number(own.low)} to {show_number(own.high)}/s, the best, "
-            f"{named(best)}, {show_number(most.low)} to {show_number(most.high)}/s: no difference "
-            "that was measured."
-        )
+    chosen, objective = choice.chosen, about.objective
+    reasons = [_as_good_as_the_best(choice)]
     if choice.comparison.waits:
         reasons.append(
             f"Its p99 wait is {show_seconds(chosen.wait.p99)}; the objective is "
@@ -139,11 +128,40 @@ def _why_this_size(choice: Choice, about: About, fit: ScalabilityFit | None) -> 
             "The load was closed: its clients wait for each other, so the wait was not judged. "
             "Measure it with an open load."
         )
+    reasons += _smaller_ones(choice)
     if fit is not None and fit.peak_size is not None:
         reasons.append(
             f"By the scalability law throughput peaks at {show_number(fit.peak_size)} connections."
         )
     return reasons
+
+
+def _as_good_as_the_best(choice: Choice) -> str:
+    work, best = _work_of(choice), choice.best
+    if work is best:
+        return f"{named(best)} does the most work: {_per_second(best)}."
+    own, most = work.throughput_interval, best.throughput_interval
+    return (
+        f"{named(work)} does {show_number(own.low)} to {show_number(own.high)}/s, the best, "
+        f"{named(best)}, {show_number(most.low)} to {show_number(most.high)}/s: no difference "
+        "that was measured."
+    )
+
+
+def _work_of(choice: Choice) -> Repeats:
+    """The setting that shows how much work the chosen pool can do."""
+    connections = choice.chosen.setting.connections
+    same = (each for each in choice.comparison.work if each.setting.connections == connections)
+    return next(same, choice.chosen)
+
+
+def _smaller_ones(choice: Choice) -> list[str]:
+    if not choice.left_out:
+        return [f"{named(choice.chosen)} is the smallest pool measured; a smaller one may do."]
+    faults: dict[str, list[str]] = {}
+    for group, fault in choice.left_out:
+        faults.setdefault(fault, []).append(named(group))
+    return [f"{', '.join(pools)}: {fault}." for fault, pools in faults.items()]
 
 
 def _why_the_rest(chosen: Repeats, overflow: int, timeout: int, prefetch: int) -> list[str]:

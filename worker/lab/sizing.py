@@ -9,7 +9,7 @@ from worker.lab.findings import Diagnosis
 from worker.lab.limits import limit_of
 from worker.lab.repeats import Repeats
 from worker.lab.results import About
-from worker.lab.units import show_seconds
+from worker.lab.units import counted, show_seconds
 
 UNUSED_SHARE = 0.5
 COSTLY_HOLD = 1.5
@@ -23,7 +23,7 @@ def too_small(groups: Sequence[Repeats], about: About) -> Diagnosis | None:
     worst = max(found, key=lambda each: each.wait.p99)
     return Diagnosis(
         name="pool-too-small",
-        words=f"with {worst.setting.connections} connections a checkout waited "
+        words=f"With {counted(worst.setting.connections, 'connection')} a checkout waited "
         f"{show_seconds(worst.wait.p99)} (p99), {worst.timeouts} timed out, and all connections "
         "were busy while the database was not",
         mend="Raise pool_size to the recommended size, or hold connections for less long.",
@@ -59,7 +59,7 @@ def too_big(groups: Sequence[Repeats]) -> Diagnosis | None:
         )
     else:
         most = max(point.pool.busy_max for point in worst.points)
-        words = f"of {worst.setting.pool_size} connections never more than {most} were in use"
+        words = f"Of {worst.setting.pool_size} connections never more than {most} were in use"
     return Diagnosis(
         name="pool-too-big",
         words=words,

@@ -18,11 +18,16 @@ def parse_seconds(text: str) -> float:
 
 
 def show_seconds(seconds: float) -> str:
-    """A duration with three significant digits in the unit that suits it: `1.25 ms`."""
+    """A duration with three significant digits in the unit that suits it: `1.25 ms`.
+
+    What is below 1.5 µs is shown as 0: no histogram of the lab can tell the two apart.
+    """
+    if abs(seconds) < 1.5e-6:
+        return "0 s"
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if abs(seconds) >= size * 0.9995:
             return f"{_three_digits(seconds / size)} {unit}"
-    return "0 s" if seconds == 0 else f"{_three_digits(seconds / 1e-6)} µs"
+    return f"{_three_digits(seconds / 1e-6)} µs"
 
 
 def show_number(value: float) -> str:
@@ -33,6 +38,11 @@ def show_number(value: float) -> str:
 def show_share(share: float) -> str:
     """A share as percent: `2.5 %`."""
     return f"{_three_digits(share * 100)} %"
+
+
+def counted(number: float, thing: str) -> str:
+    """A number and a noun, as in `1 connection` and `2,000 connections`."""
+    return f"{show_number(number)} {thing}" if number == 1 else f"{show_number(number)} {thing}s"
 
 
 def _three_digits(value: float) -> str:

@@ -14,6 +14,7 @@ from worker.lab.results import Result
 
 HEIGHT = 300
 _TIME_LABEL = (
+    f"datum.value <= {rows.LEAST_SHOWN_SECONDS} ? '≤ 10 µs' : "
     "datum.value >= 1 ? format(datum.value, '~g') + ' s' : "
     "datum.value >= 0.001 ? format(datum.value * 1000, '~g') + ' ms' : "
     "format(datum.value * 1000000, '~g') + ' µs'"
@@ -31,7 +32,7 @@ def throughput(result: Result, groups: Sequence[Repeats]) -> Any:
     dots = base.mark_point(size=90, strokeWidth=2).encode(
         y=y,
         fillOpacity=alt.Opacity(
-            "state:N",
+            "state:O",
             title="the pool",
             scale=alt.Scale(domain=["full", "had room"], range=[1, 0.05]),
         ),
@@ -87,7 +88,11 @@ def heat(_: Result, groups: Sequence[Repeats]) -> Any:
             "wait:Q",
             title="wait p99",
             scale=alt.Scale(type="log", scheme="lightorange"),
-            legend=alt.Legend(labelExpr=_TIME_LABEL, gradientLength=220),
+            legend=alt.Legend(
+                labelExpr=_TIME_LABEL,
+                gradientLength=320,
+                values=[1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10],
+            ),
         ),
         tooltip=[
             _tip("pool"),
@@ -124,9 +129,15 @@ def over_time(result: Result, groups: Sequence[Repeats]) -> Any:
     )
     chart = (
         _chart(found)
-        .mark_area(interpolate="step-after", opacity=0.85)
+        .mark_bar(binSpacing=0)
         .encode(
-            x=alt.X("second:Q", title="seconds since the warm-up"),
+            x=alt.X(
+                "second:Q",
+                title="seconds since the warm-up",
+                bin="binned",
+                axis=alt.Axis(tickMinStep=1, grid=False),
+            ),
+            x2="until:Q",
             y=alt.Y("number:Q", title="connections and checkouts", stack=True),
             color=colour,
             order=alt.Order("order:Q"),

@@ -132,6 +132,7 @@ def time_rows(groups: Iterable[Repeats]) -> list[Row]:
                 {
                     "setting": setting_name(each.setting),
                     "second": sample.at_seconds,
+                    "until": sample.at_seconds + point.sample_seconds,
                     "what": what,
                     "order": order,
                     "number": number,
@@ -142,14 +143,14 @@ def time_rows(groups: Iterable[Repeats]) -> list[Row]:
 
 
 def spectrum_rows(groups: Iterable[Repeats]) -> list[Row]:
-    """Latency by percentile, the rare ones spread out as HdrHistogram's plots do."""
+    """Latency from the median on, the rare ones spread out as HdrHistogram's plots do."""
     rows = []
     for each in groups:
         latency = merged([point.latency_seconds for point in each.points])
         found = recorded_in(latency)
         if found is None or latency.count == 0:
             continue
-        for one_in in np.geomspace(1, latency.count, 60):
+        for one_in in np.geomspace(2, max(latency.count, 2), 60):
             seconds = found.quantile(1 - 1 / one_in)
             rows.append(
                 {
