@@ -52,11 +52,16 @@ def test_the_env_snippet_is_a_valid_setting(sweep: Result, monkeypatch: pytest.M
 def test_every_smaller_pool_is_told_with_what_is_wrong_with_it(sweep: Result) -> None:
     advice = sweep.recommendation
     assert advice is not None
-    smaller = [size for size in SIZES if size < advice.pool_size]
-    told = [reason for reason in advice.reasons if reason.startswith(f"{smaller[0]}+0 ")]
-    assert told
-    for size in smaller:
-        assert any(reason.startswith(f"{size}+0 ") for reason in advice.reasons)
+    told = {
+        pool: fault
+        for reason in advice.reasons
+        for pools, colon, fault in [reason.partition(": ")]
+        for pool in pools.split(", ")
+        if colon
+    }
+    for size in SIZES:
+        assert (f"{size}+0" in told) == (size < advice.pool_size)
+    assert told["1+0"] == "does less work."
 
 
 def test_the_fleet_line_counts_overflow_and_reserve(sweep: Result) -> None:

@@ -177,13 +177,13 @@ def _spent(durations: Durations) -> float:
 
 def connection_churn(groups: Sequence[Repeats]) -> Diagnosis | None:
     """Connections are opened all the time: what overflows is closed when it is given back."""
-    found = [each for each in groups if _churn(each) >= CHURN_SHARE]
+    found = [each for each in groups if churn_of(each) >= CHURN_SHARE]
     if not found:
         return None
-    worst = max(found, key=_churn)
+    worst = max(found, key=churn_of)
     return Diagnosis(
         name="connection-churn",
-        words=f"{show_share(_churn(worst))} of the checkouts opened a connection, with a pool of "
+        words=f"{show_share(churn_of(worst))} of the checkouts opened a connection, with a pool of "
         f"{worst.setting.pool_size}+{worst.setting.max_overflow}: what is beyond pool_size is "
         "closed as soon as it is given back",
         mend="Raise pool_size by what overflows all the time; max_overflow is for short spikes.",
@@ -191,7 +191,8 @@ def connection_churn(groups: Sequence[Repeats]) -> Diagnosis | None:
     )
 
 
-def _churn(group: Repeats) -> float:
+def churn_of(group: Repeats) -> float:
+    """Connections opened for each checkout."""
     checkouts = sum(point.hold.seconds.count for point in group.points)
     return sum(point.pool.connects for point in group.points) / checkouts if checkouts else 0.0
 

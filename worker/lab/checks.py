@@ -41,12 +41,16 @@ def check_run(result: Result, groups: Sequence[Repeats]) -> tuple[Check, ...]:
 def littles_law(point: Point) -> Check:
     """L = lambda W: connections busy on average = checkouts a second x time that each is held.
 
-    The left side is sampled by the clock, the right side is added up from the holds. Where they
-    differ, one of the two was measured wrongly. Source: J. D. C. Little, "A proof for the queuing
-    formula L = lambda W", Operations Research 9 (3), 1961.
+    The left side is read off the clock, the right side is added up from the holds, less the time
+    that connections were being opened. Where they differ, one of the two was measured wrongly.
+    Source: J. D. C. Little, "A proof for the queuing formula L = lambda W", Operations Research
+    9 (3), 1961.
     """
-    rate = point.hold.seconds.count / point.measured_seconds
-    expected, busy = rate * point.hold.seconds.mean, point.pool.busy_mean
+    rate, opening = point.hold.seconds.count / point.measured_seconds, point.pool.connect_seconds
+    held = point.hold.seconds.mean
+    if opening is not None and opening.count:
+        held = max(held - opening.mean * opening.count / point.hold.seconds.count, 0.0)
+    expected, busy = rate * held, point.pool.busy_mean
     gap = abs(busy - expected)
     share = gap / max(busy, expected) if gap else 0.0
     passed = share <= LITTLE_BOUND or gap <= LITTLE_FLOOR_CONNECTIONS
@@ -56,7 +60,7 @@ def littles_law(point: Point) -> Check:
         value=share,
         bound=LITTLE_BOUND,
         words=f"{show_number(busy)} connections were busy on average; "
-        f"{show_number(rate)} checkouts a second x {show_seconds(point.hold.seconds.mean)} "
+        f"{show_number(rate)} checkouts a second x {show_seconds(held)} "
         f"make {show_number(expected)}, {show_share(share)} apart"
         + ("" if passed else ": leaked connections, holds longer than the window, or a fault"),
     )

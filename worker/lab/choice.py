@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from worker.lab.causes import CHURN_SHARE, churn_of
 from worker.lab.findings import ScalabilityFit
 from worker.lab.repeats import Repeats
 from worker.lab.results import About, Result
-from worker.lab.units import show_seconds
+from worker.lab.units import show_seconds, show_share
 
 KEEPS_UP = 0.97
 """Share of the intended rate from which on a setting keeps up with it."""
@@ -22,11 +23,9 @@ class NoRecommendation(Exception):
 class Comparison:
     """The settings that are compared: they differ in the pool, and in the lanes that follow it."""
 
-    work: Sequence[Repeats]
-    """Those that show how much work a pool can do."""
-    waits: Sequence[Repeats]
-    """Those that show how long it makes arrivals wait; empty under a closed load alone, whose
-    clients always wait."""
+    settings: Sequence[Repeats]
+    judges_wait: bool
+    """Not under a closed load, whose clients always wait."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,8 @@ def choose(result: Result, groups: Sequence[Repeats], fit: ScalabilityFit | None
     """Choose; raises `NoRecommendation`."""
     _refuse_what_cannot_be_trusted(result, fit)
     comparison = _comparison(groups)
-    best = max(comparison.work, key=lambda each: each.throughput)
-    enough = {
-        each.setting.connections
-        for each in comparison.work
-        if each.throughput_interval.overlaps(best.throughput_interval)
-    }
-    chosen, left_out = _smallest(comparison, enough, result.about)
+    best = max(comparison.settings, key=lambda each: each.throughput)
+    chosen, left_out = _smallest(comparison, best, result.about)
     _refuse_a_wait_that_no_model_explains(chosen)
     return Choice(comparison, best, chosen, left_out)
 
@@ -68,22 +62,20 @@ def _refuse_what_cannot_be_trusted(result: Result, fit: ScalabilityFit | None) -
 
 
 def _comparison(groups: Sequence[Repeats]) -> Comparison:
-    """The highest rate that any pool keeps up with, and the closed load where there is one."""
-    closed = [each for each in groups if each.setting.load == "closed"]
+    """Those at the highest rate that any pool keeps up with; a closed load where it is alone."""
     opened = [each for each in groups if each.setting.load == "open"]
     rates = sorted({each.setting.rate_per_second or 0.0 for each in opened}, reverse=True)
     at_rate = [_at_rate(opened, rate) for rate in rates]
-    waits = next((found for found in at_rate if any(map(_keeps_up, found))), [])
-    if not waits and at_rate and not closed:
-        waits = at_rate[-1]
-    waits = _one_group_size(waits)
-    work = _one_group_size(closed) or waits
-    if len({each.setting.connections for each in work}) < 2:
+    found = next((some for some in at_rate if any(map(_keeps_up, some))), opened)
+    compared = _one_group_size(found or groups)
+    if len({each.setting.connections for each in compared}) < 2:
         raise NoRecommendation(
             "One pool size alone was measured, so there is nothing to compare. "
             "`worker lab sweep` measures several."
         )
-    return Comparison(work, waits)
+    # Of pools with as many connections the one that keeps more of them open comes first.
+    order = sorted(compared, key=lambda each: (each.setting.connections, -each.setting.pool_size))
+    return Comparison(order, judges_wait=bool(opened))
 
 
 def _at_rate(groups: Sequence[Repeats], rate: float) -> list[Repeats]:
@@ -104,12 +96,12 @@ def _one_group_size(groups: Sequence[Repeats]) -> list[Repeats]:
 
 
 def _smallest(
-    comparison: Comparison, enough: set[int], about: About
+    comparison: Comparison, best: Repeats, about: About
 ) -> tuple[Repeats, list[tuple[Repeats, str]]]:
     """The smallest pool that is good enough, and why each smaller one is not."""
     left_out: list[tuple[Repeats, str]] = []
-    for each in comparison.waits or comparison.work:
-        fault = _fault(each, enough, about, judge_wait=bool(comparison.waits))
+    for each in comparison.settings:
+        fault = _fault(each, best, about, judges_wait=comparison.judges_wait)
         if fault is None:
             return each, left_out
         left_out.append((each, fault))
@@ -120,19 +112,25 @@ def _smallest(
     )
 
 
-def _fault(group: Repeats, enough: set[int], about: About, *, judge_wait: bool) -> str | None:
-    if group.setting.connections not in enough:
+def _fault(group: Repeats, best: Repeats, about: About, *, judges_wait: bool) -> str | None:
+    if not _does_the_work(group, best):
         return "does less work"
+    if group.timeouts or group.dropped:
+        return "lost work" if judges_wait else "checkouts timed out"
+    allowed = about.objective.wait_p99_seconds * (1 - about.objective.headroom)
+    if judges_wait and group.wait.p99 > allowed:
+        return f"waits {show_seconds(group.wait.p99)} at p99"
+    if churn_of(group) >= CHURN_SHARE:
+        return f"opens a connection for {show_share(churn_of(group))} of the checkouts"
     if group.failed_checks:
         return f"failed a check ({group.failed_checks[0]})"
-    if not judge_wait:
-        return None
-    if group.timeouts or group.dropped:
-        return f"{group.timeouts} checkouts timed out, {group.dropped} arrivals were dropped"
-    allowed = about.objective.wait_p99_seconds * (1 - about.objective.headroom)
-    if group.wait.p99 > allowed:
-        return f"waits {show_seconds(group.wait.p99)} at p99"
     return None
+
+
+def _does_the_work(group: Repeats, best: Repeats) -> bool:
+    """Whether its throughput cannot be told from the best, or is all that was offered."""
+    offered = group.setting.load == "open" and _keeps_up(group)
+    return offered or group.throughput_interval.overlaps(best.throughput_interval)
 
 
 def _refuse_a_wait_that_no_model_explains(chosen: Repeats) -> None:

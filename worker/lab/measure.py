@@ -7,7 +7,7 @@ processes from outside, in `observer.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from time import monotonic_ns
@@ -36,7 +36,7 @@ class PoolInterval(Model):
 
     busy: Amount
     overflow: Amount
-    """Share of the interval with more than `pool_size` connections checked out."""
+    """Connections beyond `pool_size`, averaged over the interval."""
     waiting: Amount
     wait_p99_seconds: Amount | None = None
     timeouts: Count = 0
@@ -110,7 +110,7 @@ class PoolSampler:
                 seconds=durations_from_histogram(span.wait),
                 waited_share=_share_above_zero(span.wait),
                 timeouts=span.timeouts,
-                queue_mean=_over_time(self._samples),
+                queue_mean=_over_time(self._samples, lambda sample: sample.waiting),
                 queue_max=max(queue),
                 max_to_median=_max_to_median(span.wait),
             ),
@@ -150,7 +150,7 @@ class PoolSampler:
         for (low, earlier), (high, later) in pairwise(self._readings):
             samples = [sample for sample in self._samples if low <= sample.at_ns <= high]
             if len(samples) > 1:
-                yield _interval(samples, later.since(earlier))
+                yield _interval(samples, later.since(earlier), self._pool.size())
 
 
 class NothingMeasured(Exception):
@@ -166,22 +166,22 @@ def durations_from_histogram(histogram: Histogram) -> Durations:
     return durations_of(copy).model_copy(update=exact)
 
 
-def _interval(samples: list[_Sample], span: PoolMeter) -> PoolInterval:
+def _interval(samples: list[_Sample], span: PoolMeter, pool_size: int) -> PoolInterval:
     first, last = samples[0], samples[-1]
     passed = last.at_ns - first.at_ns
     return PoolInterval(
         busy=(last.busy_ns - first.busy_ns) / passed,
-        overflow=(last.overflow_ns - first.overflow_ns) / passed,
-        waiting=_over_time(samples),
+        overflow=_over_time(samples, lambda sample: max(sample.in_use - pool_size, 0)),
+        waiting=_over_time(samples, lambda sample: sample.waiting),
         wait_p99_seconds=span.wait.percentile(99) if span.wait.count else None,
         timeouts=span.timeouts,
         connects=span.created,
     )
 
 
-def _over_time(samples: list[_Sample]) -> float:
-    """How many waited, each sample weighed with the time until the next: a busy loop takes few."""
-    area = sum(here.waiting * (then.at_ns - here.at_ns) for here, then in pairwise(samples))
+def _over_time(samples: list[_Sample], value: Callable[[_Sample], int]) -> float:
+    """The mean, each sample weighed with the time until the next: a busy loop takes few."""
+    area = sum(value(here) * (then.at_ns - here.at_ns) for here, then in pairwise(samples))
     return area / (samples[-1].at_ns - samples[0].at_ns)
 
 

@@ -27,7 +27,7 @@ def recommend(
     size, overflow = choice.chosen.setting.pool_size, _overflow(choice.chosen)
     timeout, prefetch = _timeout(choice.chosen), _prefetch(choice.chosen, about)
     fleet = fleet_of(groups, size + overflow, about.objective.replicas)
-    limit = limit_of(choice.chosen if choice.comparison.waits else choice.best, about)
+    limit = limit_of(choice.chosen if choice.comparison.judges_wait else choice.best, about)
     return Recommendation(
         pool_size=size,
         max_overflow=overflow,
@@ -37,7 +37,9 @@ def recommend(
         limited_by=limit,
         sentence=_sentence(choice, about, overflow),
         reasons=(
-            *_why_this_size(choice, about, fit),
+            *_why_this_size(choice, about),
+            *_capacity(groups, choice.chosen),
+            *_peak(fit),
             *_why_the_rest(choice.chosen, overflow, timeout, prefetch),
             f"What limits now: {LIMITS[limit]}",
         ),
@@ -114,10 +116,10 @@ def _per_second(group: Repeats) -> str:
     return f"{show_number(group.throughput)}/s"
 
 
-def _why_this_size(choice: Choice, about: About, fit: ScalabilityFit | None) -> list[str]:
+def _why_this_size(choice: Choice, about: About) -> list[str]:
     chosen, objective = choice.chosen, about.objective
     reasons = [_as_good_as_the_best(choice)]
-    if choice.comparison.waits:
+    if choice.comparison.judges_wait:
         reasons.append(
             f"Its p99 wait is {show_seconds(chosen.wait.p99)}; the objective is "
             f"{show_seconds(objective.wait_p99_seconds)}, "
@@ -128,31 +130,47 @@ def _why_this_size(choice: Choice, about: About, fit: ScalabilityFit | None) -> 
             "The load was closed: its clients wait for each other, so the wait was not judged. "
             "Measure it with an open load."
         )
-    reasons += _smaller_ones(choice)
-    if fit is not None and fit.peak_size is not None:
-        reasons.append(
-            f"By the scalability law throughput peaks at {show_number(fit.peak_size)} connections."
-        )
-    return reasons
+    return reasons + _smaller_ones(choice)
+
+
+def _peak(fit: ScalabilityFit | None) -> list[str]:
+    if fit is None or fit.peak_size is None:
+        return []
+    return [f"By the scalability law throughput peaks at {show_number(fit.peak_size)} connections."]
 
 
 def _as_good_as_the_best(choice: Choice) -> str:
-    work, best = _work_of(choice), choice.best
-    if work is best:
+    chosen, best = choice.chosen, choice.best
+    if chosen.setting.load == "open":
+        return (
+            f"{named(chosen)} does all of the {show_number(chosen.setting.rate_per_second or 0)}/s "
+            f"that arrive, with {show_number(chosen.busy)} connections busy on average."
+        )
+    if chosen is best:
         return f"{named(best)} does the most work: {_per_second(best)}."
-    own, most = work.throughput_interval, best.throughput_interval
+    own, most = chosen.throughput_interval, best.throughput_interval
     return (
-        f"{named(work)} does {show_number(own.low)} to {show_number(own.high)}/s, the best, "
+        f"{named(chosen)} does {show_number(own.low)} to {show_number(own.high)}/s, the best, "
         f"{named(best)}, {show_number(most.low)} to {show_number(most.high)}/s: no difference "
         "that was measured."
     )
 
 
-def _work_of(choice: Choice) -> Repeats:
-    """The setting that shows how much work the chosen pool can do."""
-    connections = choice.chosen.setting.connections
-    same = (each for each in choice.comparison.work if each.setting.connections == connections)
-    return next(same, choice.chosen)
+def _capacity(groups: Sequence[Repeats], chosen: Repeats) -> list[str]:
+    """What the chosen pool does when it is full, where that was measured."""
+    connections, rate = chosen.setting.connections, chosen.setting.rate_per_second
+    full = [
+        each
+        for each in groups
+        if each.setting.load == "closed" and each.setting.connections == connections
+    ]
+    if not full or rate is None:
+        return []
+    most = max(full, key=lambda each: each.throughput)
+    return [
+        f"When it is full it does {_per_second(most)}: "
+        f"{show_number(most.throughput / rate)} times what arrives."
+    ]
 
 
 def _smaller_ones(choice: Choice) -> list[str]:

@@ -85,8 +85,8 @@ def _costs(group: Repeats, smaller: Repeats) -> bool:
 
 
 def _is_sibling(one: Repeats, other: Repeats) -> bool:
-    """Whether the two differ in nothing but the pool, and the lanes that follow it."""
-    same = {"pool_size": 1, "max_overflow": 0, "lanes": None}
+    """Whether the two differ in nothing but the pool, and the lanes and clients that follow it."""
+    same = {"pool_size": 1, "max_overflow": 0, "lanes": None, "clients": None}
     return one.setting.model_copy(update=same) == other.setting.model_copy(update=same)
 
 

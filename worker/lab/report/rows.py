@@ -23,7 +23,9 @@ LEAST_SHOWN_SECONDS = 1e-5
 def load_name(setting: Setting) -> str:
     """The load in words, with whatever else tells settings with the same pool apart."""
     if setting.load == "closed":
-        words = f"{setting.clients} clients, closed"
+        clients = setting.clients or 0
+        full = clients >= setting.connections * setting.group_size
+        words = "kept full" if full else f"{clients} clients, closed"
     else:
         words = f"{show_number(setting.rate_per_second or 0)}/s, open"
     if setting.group_size > 1:
