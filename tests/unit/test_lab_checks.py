@@ -30,16 +30,6 @@ def test_busy_connections_that_no_hold_explains_break_littles_law(honest: Point)
     assert "apart" in check.words
 
 
-def test_the_opening_of_connections_is_no_breach_of_littles_law(honest: Point) -> None:
-    opening = durations_from([0.01] * honest.hold.seconds.count)
-    pool = honest.pool.model_copy(
-        update={"busy_mean": honest.pool.busy_mean - 2.0, "connect_seconds": opening}
-    )
-    assert littles_law(honest.model_copy(update={"pool": pool})).passed
-    without = pool.model_copy(update={"connect_seconds": None})
-    assert not littles_law(honest.model_copy(update={"pool": without})).passed
-
-
 def test_a_hundredth_of_a_connection_is_no_breach_of_littles_law() -> None:
     point = make_point(4, rate=2)
     busy = point.pool.model_copy(update={"busy_mean": point.pool.busy_mean + 0.02})

@@ -17,6 +17,7 @@ class Gate:
     def __init__(self, places: int) -> None:
         self.places = places
         self._free = places
+        self._place_seconds, self._counted = 0.0, perf_counter()
         # Each waiter, with the time of its asking. Leaving the middle is as cheap as the head.
         self._waiters: OrderedDict[asyncio.Future[bool], float] = OrderedDict()
 
@@ -37,9 +38,16 @@ class Gate:
             return perf_counter() - asked
         return 0.0
 
+    @property
+    def place_seconds(self) -> float:
+        """For how long places have been taken so far, all added up: by the clock, so exact."""
+        self._count()
+        return self._place_seconds
+
     def enter(self) -> bool:
         """Take a place if one is free."""
         if self._free:
+            self._count()
             self._free -= 1
             return True
         return False
@@ -75,7 +83,8 @@ class Gate:
                 turn.set_result(True)
             else:  # the garbage collector returns a connection, in whatever thread it runs
                 loop.call_soon_threadsafe(self._hand_over, turn)
-            return
+            return  # as many are inside as before
+        self._count()
         self._free += 1
 
     def _hand_over(self, turn: asyncio.Future[bool]) -> None:
@@ -88,3 +97,8 @@ class Gate:
         if not turn.done():
             self._waiters.pop(turn, None)
             turn.set_result(False)
+
+    def _count(self) -> None:
+        now = perf_counter()
+        self._place_seconds += self.inside * (now - self._counted)
+        self._counted = now

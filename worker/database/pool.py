@@ -127,6 +127,12 @@ class FairPool(AsyncAdaptedQueuePool):
             oldest_waiter_seconds=self._gate.longest_wait_seconds,
         )
 
+    @property
+    def busy_seconds(self) -> float:
+        """Connection-seconds in use so far, by the clock: its growth over a time is how many were
+        in use on average."""
+        return self._gate.place_seconds
+
     def held(self) -> list[Held]:
         """The connections that are out and where they were taken, the longest held first."""
         now = perf_counter()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal, Protocol
 
 import psutil
@@ -82,16 +83,15 @@ async def carry_out(
         plan = campaign.plan()
         try:
             trial = next(plan)
+            began = monotonic()
             while True:
-                began = asyncio.get_running_loop().time()
                 point = await measure(bench, trial.scenario, repeat=trial.repeat, order=len(points))
                 if point is not None:
                     points.append(point)
                 if stop.is_set() or point is None:
                     return so_far(partial=True)
                 so_far(partial=True)
-                took = asyncio.get_running_loop().time() - began
-                view.point(point, took * trial.left)
+                view.point(point, (monotonic() - began) / len(points) * trial.left)
                 trial = plan.send(point)
         except StopIteration as end:
             return so_far(partial=False, capacity=end.value)

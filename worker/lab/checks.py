@@ -41,15 +41,12 @@ def check_run(result: Result, groups: Sequence[Repeats]) -> tuple[Check, ...]:
 def littles_law(point: Point) -> Check:
     """L = lambda W: connections busy on average = checkouts a second x time that each is held.
 
-    The left side is read off the clock, the right side is added up from the holds, less the time
-    that connections were being opened. Where they differ, one of the two was measured wrongly.
-    Source: J. D. C. Little, "A proof for the queuing formula L = lambda W", Operations Research
-    9 (3), 1961.
+    The left side is read off the clock, the right side is added up from the holds; both include
+    the opening of connections. Where they differ, one of the two was measured wrongly. Source:
+    J. D. C. Little, "A proof for the queuing formula L = lambda W", Operations Research 9, 1961.
     """
-    rate, opening = point.hold.seconds.count / point.measured_seconds, point.pool.connect_seconds
+    rate = point.hold.seconds.count / point.measured_seconds
     held = point.hold.seconds.mean
-    if opening is not None and opening.count:
-        held = max(held - opening.mean * opening.count / point.hold.seconds.count, 0.0)
     expected, busy = rate * held, point.pool.busy_mean
     gap = abs(busy - expected)
     share = gap / max(busy, expected) if gap else 0.0

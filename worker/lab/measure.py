@@ -7,7 +7,7 @@ processes from outside, in `observer.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from time import monotonic_ns
@@ -18,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.database.meter import PoolMeter
 from worker.database.pool import PoolSnapshot, pool_of
-from worker.lab.busy import BusyTime
 from worker.lab.clock import sleep_until
 from worker.lab.durations import Durations, Model, durations_of, new_histogram, record
 from worker.lab.recorder import Window
@@ -56,8 +55,8 @@ class PoolReport(Model):
 @dataclass(frozen=True, slots=True)
 class _Sample:
     at_ns: int
-    busy_ns: int
-    overflow_ns: int
+    busy_seconds: float
+    """Connection-seconds so far."""
     in_use: int
     waiting: int
 
@@ -67,7 +66,7 @@ class PoolSampler:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._pool = pool_of(engine)
-        self._busy = BusyTime(engine, self._pool.snapshot().size)
+        self._size = self._pool.snapshot().size
         self._samples: list[_Sample] = []
         # At the begin of each interval, and at the end.
         self._readings: list[tuple[int, PoolMeter]] = []
@@ -101,17 +100,15 @@ class PoolSampler:
         if len(self._samples) < 2:
             raise NothingMeasured
         span = self._readings[-1][1].since(self._readings[0][1])
-        first, last = self._samples[0], self._samples[-1]
-        seconds = (last.at_ns - first.at_ns) / 1e9
+        seconds = _seconds(self._samples)
         in_use = sorted(sample.in_use for sample in self._samples)
-        queue = [sample.waiting for sample in self._samples]
         return PoolReport(
             wait=Wait(
                 seconds=durations_from_histogram(span.wait),
                 waited_share=_share_above_zero(span.wait),
                 timeouts=span.timeouts,
                 queue_mean=_over_time(self._samples, lambda sample: sample.waiting),
-                queue_max=max(queue),
+                queue_max=max(sample.waiting for sample in self._samples),
                 max_to_median=_max_to_median(span.wait),
             ),
             hold=Hold(
@@ -121,10 +118,11 @@ class PoolSampler:
                 commit_seconds=durations_from_histogram(span.commit),
             ),
             pool=Pool(
-                busy_mean=(last.busy_ns - first.busy_ns) / 1e9 / seconds,
+                busy_mean=_busy(self._samples),
                 busy_p95=in_use[int(len(in_use) * 0.95)],
                 busy_max=in_use[-1],
-                overflow_seconds=(last.overflow_ns - first.overflow_ns) / 1e9,
+                overflow_seconds=seconds
+                * _over_time(self._samples, lambda sample: sample.in_use > self._size),
                 connects=span.created,
                 connects_per_second=span.created / seconds,
                 connect_seconds=durations_from_histogram(span.connect),
@@ -138,9 +136,8 @@ class PoolSampler:
         )
 
     def _look(self) -> int:
-        at_ns, busy_ns, overflow_ns = self._busy.read()
-        waiting = self._pool.snapshot().waiting
-        self._samples.append(_Sample(at_ns, busy_ns, overflow_ns, self._busy.in_use, waiting))
+        at_ns, busy, now = monotonic_ns(), self._pool.busy_seconds, self._pool.snapshot()
+        self._samples.append(_Sample(at_ns, busy, now.in_use, now.waiting))
         return at_ns
 
     def _read(self) -> None:
@@ -150,7 +147,17 @@ class PoolSampler:
         for (low, earlier), (high, later) in pairwise(self._readings):
             samples = [sample for sample in self._samples if low <= sample.at_ns <= high]
             if len(samples) > 1:
-                yield _interval(samples, later.since(earlier), self._pool.size())
+                yield self._interval(samples, later.since(earlier))
+
+    def _interval(self, samples: Sequence[_Sample], span: PoolMeter) -> PoolInterval:
+        return PoolInterval(
+            busy=_busy(samples),
+            overflow=_over_time(samples, lambda sample: max(sample.in_use - self._size, 0)),
+            waiting=_over_time(samples, lambda sample: sample.waiting),
+            wait_p99_seconds=span.wait.percentile(99) if span.wait.count else None,
+            timeouts=span.timeouts,
+            connects=span.created,
+        )
 
 
 class NothingMeasured(Exception):
@@ -166,20 +173,15 @@ def durations_from_histogram(histogram: Histogram) -> Durations:
     return durations_of(copy).model_copy(update=exact)
 
 
-def _interval(samples: list[_Sample], span: PoolMeter, pool_size: int) -> PoolInterval:
-    first, last = samples[0], samples[-1]
-    passed = last.at_ns - first.at_ns
-    return PoolInterval(
-        busy=(last.busy_ns - first.busy_ns) / passed,
-        overflow=_over_time(samples, lambda sample: max(sample.in_use - pool_size, 0)),
-        waiting=_over_time(samples, lambda sample: sample.waiting),
-        wait_p99_seconds=span.wait.percentile(99) if span.wait.count else None,
-        timeouts=span.timeouts,
-        connects=span.created,
-    )
+def _seconds(samples: Sequence[_Sample]) -> float:
+    return (samples[-1].at_ns - samples[0].at_ns) / 1e9
 
 
-def _over_time(samples: list[_Sample], value: Callable[[_Sample], int]) -> float:
+def _busy(samples: Sequence[_Sample]) -> float:
+    return (samples[-1].busy_seconds - samples[0].busy_seconds) / _seconds(samples)
+
+
+def _over_time(samples: Sequence[_Sample], value: Callable[[_Sample], float]) -> float:
     """The mean, each sample weighed with the time until the next: a busy loop takes few."""
     area = sum(value(here) * (then.at_ns - here.at_ns) for here, then in pairwise(samples))
     return area / (samples[-1].at_ns - samples[0].at_ns)

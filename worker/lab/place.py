@@ -7,9 +7,12 @@ so a schema whose lock is free belongs to nobody any more.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
+from time import monotonic
 from uuid import uuid4
 
 from pydantic import SecretStr
@@ -28,6 +31,18 @@ PREFIX = "worker_lab_"
 _COMMENT = "made by `worker lab`, which removes it"
 _ONE_AT_A_TIME = 4_027_331
 """Advisory lock in the service's database: two labs do not make and drop the database at once."""
+
+_IS_OURS_AND_EMPTY = text(
+    "SELECT shobj_description(oid, 'pg_database') = :comment"
+    " AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE datid = pg_database.oid)"
+    " FROM pg_database WHERE datname = :name"
+)
+_OURS = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = :database"
+    " AND starts_with(application_name, :schema)"
+)
+MOST_ATTEMPTS = 5
+OUR_END_SECONDS = 2
 
 _TABLES = (
     'CREATE SCHEMA "{0}"',
@@ -87,15 +102,13 @@ async def open_place(
     place = Place(settings, schema, outside, is_own=not into_service)
     try:
         try:
-            async with _alone(outside) as admin:
-                check(await read_limits(admin, schema))
-                if not into_service:
-                    await _have_database(admin)
-                keeper = await inside.connect()
-                await _enter(keeper, place, tuple(service_tables))
+            async with outside.connect() as connection:
+                check(await read_limits(connection, schema))
+            keeper = await _connect(place, inside)
         except (SQLAlchemyError, OSError) as error:
             raise explain(error, outside) from error
         try:
+            await _enter(keeper, place, tuple(service_tables))
             yield place
         finally:
             await _leave(keeper, inside, place)
@@ -115,6 +128,21 @@ async def _alone(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             await connection.execute(
                 text("SELECT pg_advisory_unlock(:key)"), {"key": _ONE_AT_A_TIME}
             )
+
+
+async def _connect(place: Place, inside: AsyncEngine) -> AsyncConnection:
+    """The connection that keeps the place; makes the lab's database where it is missing."""
+    for attempt in count(1):
+        async with _alone(place.outside) as admin:
+            if place.is_own:
+                await _have_database(admin)
+            try:
+                return await inside.connect()
+            except SQLAlchemyError as error:
+                # A lab of another service on this server has just removed it: once more.
+                if sqlstate(error) != "3D000" or attempt == MOST_ATTEMPTS:
+                    raise
+    raise AssertionError
 
 
 async def _have_database(admin: AsyncConnection) -> None:
@@ -207,15 +235,15 @@ async def _leave(keeper: AsyncConnection, inside: AsyncEngine, place: Place) -> 
     if not place.is_own:
         return
     async with _alone(place.outside) as admin:
-        ours = await admin.scalar(
-            text(
-                "SELECT shobj_description(oid, 'pg_database') = :comment"
-                " FROM pg_database WHERE datname = :name"
-            ),
-            {"name": DATABASE, "comment": _COMMENT},
-        )
-        if ours:
-            with suppress(SQLAlchemyError):  # in use by another run, which will do it
+        # A session of ours takes a moment to end.
+        until = monotonic() + OUR_END_SECONDS
+        ours = {"database": DATABASE, "schema": place.schema}
+        while monotonic() < until and await admin.scalar(_OURS, ours):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        # Where another run works, it is that one which removes it. The server would wait five
+        # seconds for it to go, and meanwhile let nobody else in.
+        if await admin.scalar(_IS_OURS_AND_EMPTY, {"name": DATABASE, "comment": _COMMENT}):
+            with suppress(SQLAlchemyError):  # somebody has just come
                 await admin.execute(text(f"DROP DATABASE {DATABASE}"))
 
 
