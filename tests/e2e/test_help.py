@@ -28,6 +28,8 @@ COMMANDS = [
     "lab sweep",
     "lab capacity",
     "lab scenarios",
+    "lab report",
+    "lab diff",
     "lab gate",
 ]
 

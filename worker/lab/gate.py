@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from worker.errors import Misconfigured
+from worker.lab.checks import check_point, complete, repeats
 from worker.lab.durations import Model
+from worker.lab.findings import Check
+from worker.lab.repeats import by_setting
 from worker.lab.results import Point, Result
 from worker.lab.units import show_number, show_seconds
 
@@ -22,14 +25,14 @@ class Limits(Model):
 
 
 class Verdict(Model):
-    """One limit, held against one point."""
+    """One limit, held against one point; or a check of a point or of the run that failed."""
 
     limit: str
-    pool_size: int
-    max_overflow: int
-    repeat: int
-    value: float
-    bound: float
+    pool_size: int | None
+    max_overflow: int | None
+    repeat: int | None
+    value: float | None
+    bound: float | None
     kept: bool
     words: str
 
@@ -57,7 +60,7 @@ _LEAST = frozenset({"throughput_per_second"})
 def judge(result: Result, limits: Limits, *, pool_size: int | None = None) -> list[Verdict]:
     """Hold every point, or those of one pool size, against the limits.
 
-    A check that failed counts as a limit that was not kept: a number that cannot be trusted proves
+    A check that fails counts as a limit that was not kept: a number that cannot be trusted proves
     nothing. Raises `Misconfigured` where there is no point to judge.
     """
     points = [point for point in result.points if pool_size in (None, point.setting.pool_size)]
@@ -69,7 +72,11 @@ def judge(result: Result, limits: Limits, *, pool_size: int | None = None) -> li
         )
     bounds = limits.model_dump(exclude_none=True)
     verdicts = [_held(point, name, bound) for point in points for name, bound in bounds.items()]
-    return verdicts + [each for point in points for each in _failed_checks(point)]
+    asked: list[tuple[Point | None, Check]] = [
+        *((point, check) for point in points for check in check_point(point)),
+        *((None, check) for check in (complete(result), repeats(by_setting(points)))),
+    ]
+    return verdicts + [_failed(point, check) for point, check in asked if not check.passed]
 
 
 def _held(point: Point, name: str, bound: float) -> Verdict:
@@ -89,23 +96,21 @@ def _held(point: Point, name: str, bound: float) -> Verdict:
     )
 
 
-def _failed_checks(point: Point) -> list[Verdict]:
-    return [
-        Verdict(
-            limit=f"check:{check.name}",
-            pool_size=point.setting.pool_size,
-            max_overflow=point.setting.max_overflow,
-            repeat=point.repeat,
-            value=check.value or 0.0,
-            bound=check.bound or 0.0,
-            kept=False,
-            words=f"{_named(point)}: the check {check.name} failed: {check.words}",
-        )
-        for check in point.checks
-        if not check.passed
-    ]
+def _failed(point: Point | None, check: Check) -> Verdict:
+    return Verdict(
+        limit=f"check:{check.name}",
+        pool_size=point.setting.pool_size if point else None,
+        max_overflow=point.setting.max_overflow if point else None,
+        repeat=point.repeat if point else None,
+        value=check.value,
+        bound=check.bound,
+        kept=False,
+        words=f"{_named(point)}: the check {check.name} failed: {check.words}",
+    )
 
 
-def _named(point: Point) -> str:
+def _named(point: Point | None) -> str:
+    if point is None:
+        return "the run"
     setting = point.setting
     return f"pool {setting.pool_size}+{setting.max_overflow}, repeat {point.repeat + 1}"

@@ -51,6 +51,11 @@ class Repeats:
         return merged([point.hold.seconds for point in self.points])
 
     @cached_property
+    def latency(self) -> Durations:
+        """The latencies of all repeats together."""
+        return merged([point.latency_seconds for point in self.points])
+
+    @cached_property
     def wait_p99_interval(self) -> Interval:
         """From the lowest to the highest that any repeat allows."""
         return hull(quantile_interval(point.wait.seconds, 0.99) for point in self.points)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from worker.cli.lab import capacity, gate, run, scenarios, sweep
+from worker.cli.lab import capacity, diff, gate, report, run, scenarios, sweep
 
 app = typer.Typer(
     help="Load tests of the connection pool: how big should it be, and why?\n\n"
@@ -23,4 +23,6 @@ app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
 app.command("capacity")(capacity.capacity)
 app.command("scenarios")(scenarios.scenarios)
+app.command("report")(report.report)
+app.command("diff")(diff.diff)
 app.command("gate")(gate.gate)

@@ -14,7 +14,7 @@ import typer
 
 from worker.cli.lab.extra import lab_packages
 from worker.cli.prepare import read_settings
-from worker.cli.terminal import Misused, Report, emit, say
+from worker.cli.terminal import Misused, Report, coloured, emit, say
 
 if TYPE_CHECKING:
     from worker.lab.campaign import Campaign, View
@@ -81,6 +81,7 @@ def conduct(campaign: Campaign) -> None:
         from rich.console import Console
 
         from worker.lab.analysis import analyse
+        from worker.lab.report import write_report
         from worker.lab.results import save_result
         from worker.lab.view import make_view
     settings = read_settings()
@@ -92,6 +93,7 @@ def conduct(campaign: Campaign) -> None:
     if result.points:
         result = analyse(result)
         save_result(result, campaign.out / "result.json")
+        write_report(result, campaign.out)
     _tell(result, campaign.out)
     if result.partial:
         raise typer.Exit(INTERRUPTED)
@@ -177,8 +179,8 @@ def _tell(result: Result, out: Path) -> None:
     for diagnosis in result.diagnoses:
         emit(f"{diagnosis.name}: {diagnosis.words}. {diagnosis.mend}")
     for words in sorted(_failed(result)):
-        emit(f"CHECK FAILED {words}")
-    emit(f"All of it: {file}")
+        emit(coloured(f"CHECK FAILED {words}", "red"))
+    emit(f"All of it: {out / 'report.html'}")
 
 
 def _failed(result: Result) -> set[str]:

@@ -54,8 +54,8 @@ def gate(
 ) -> None:
     """Hold a result against limits: exit code 0 if every point keeps them, else 3.
 
-    A point that failed one of the lab's own checks keeps no limit: its numbers prove nothing.
-    Prints each limit that was looked at, one JSON object a line.
+    A failed check of the lab's own shuts the gate, too: numbers that cannot be trusted prove
+    nothing. Prints each limit that was looked at, one JSON object a line.
 
     \b
     Examples:
@@ -76,7 +76,7 @@ def gate(
     _refuse_nothing(limits)
     verdicts = judge(load_result(file), limits, pool_size=pool_size)
     for verdict in verdicts:
-        emit_json(verdict.model_dump())
+        emit_json(verdict.model_dump(exclude_none=True))
     broken = [verdict for verdict in verdicts if not verdict.kept]
     if broken:
         raise GateShut("\n".join(["the gate is shut:", *(each.words for each in broken)]))

@@ -11,7 +11,7 @@ import vl_convert
 
 from worker.lab.repeats import Repeats, by_setting
 from worker.lab.report import charts
-from worker.lab.report.style import LIGHT
+from worker.lab.report.style import LIGHT, RED
 from worker.lab.results import Result
 
 PICTURE_WIDTH = 760
@@ -104,12 +104,18 @@ def all_plots(result: Result) -> list[Plot]:
     ]
 
 
-def save_plot(plot: Plot, folder: Path) -> list[Path]:
-    """The plot as SVG and PNG, on white."""
+def save_plot(plot: Plot, folder: Path, *, warning: str | None = None) -> list[Path]:
+    """The plot as SVG and PNG, on white; the warning in red below its title."""
+    subtitle: dict[str, Any] = {"subtitle": _chosen(plot.spec)}
+    if warning is not None:
+        subtitle: dict[str, Any] = {
+            "subtitle": [*_chosen(plot.spec), warning],
+            "subtitleColor": RED,
+        }
     spec = {
         **plot.spec,
         "config": {**LIGHT, "background": "white", "padding": 16},
-        "title": {"text": plot.title, "subtitle": _chosen(plot.spec)},
+        "title": {"text": plot.title, **subtitle},
         "width": PICTURE_WIDTH,  # a picture has no place that gives it its width
     }
     svg, png = folder / f"{plot.name}.svg", folder / f"{plot.name}.png"

@@ -10,7 +10,7 @@ import numpy as np
 from worker.lab.durations import Durations, recorded_in
 from worker.lab.findings import ScalabilityFit
 from worker.lab.model import usl
-from worker.lab.repeats import Repeats, merged
+from worker.lab.repeats import Repeats
 from worker.lab.results import Result, Setting
 from worker.lab.units import show_number, show_seconds
 
@@ -148,7 +148,7 @@ def spectrum_rows(groups: Iterable[Repeats]) -> list[Row]:
     """Latency from the median on, the rare ones spread out as HdrHistogram's plots do."""
     rows = []
     for each in groups:
-        latency = merged([point.latency_seconds for point in each.points])
+        latency = each.latency
         found = recorded_in(latency)
         if found is None or latency.count == 0:
             continue

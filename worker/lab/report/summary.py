@@ -39,14 +39,13 @@ def _table(groups: list[Repeats]) -> str:
     ]
     for each in groups:
         interval = each.throughput_interval
-        latency = max(point.latency_seconds.p99 for point in each.points)
         mark = " 🔴" if each.failed_checks else ""
         lines.append(
             f"| {pool_name(each.setting)}{mark} | {load_name(each.setting)} "
             f"| {show_number(each.throughput)} "
             f"({show_number(interval.low)}–{show_number(interval.high)}) "
             f"| {show_seconds(each.wait.p50)} | {show_seconds(each.wait.p99)} "
-            f"| {show_seconds(latency)} | {show_seconds(each.hold.mean)} "
+            f"| {show_seconds(each.latency.p99)} | {show_seconds(each.hold.mean)} "
             f"| {show_number(each.timeouts + each.dropped)} |"
         )
     return "\n".join(lines)
