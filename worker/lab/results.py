@@ -113,7 +113,7 @@ class Pool(Model):
     Little's law compares the two."""
 
     busy_mean: Amount
-    """Connections checked out, averaged over time; those that are just being opened not counted."""
+    """Connections checked out, averaged over time; those that are just being opened included."""
     busy_p95: Amount
     busy_max: Count
     overflow_seconds: Amount = 0.0

@@ -108,7 +108,7 @@ def save_plot(plot: Plot, folder: Path, *, warning: str | None = None) -> list[P
     """The plot as SVG and PNG, on white; the warning in red below its title."""
     subtitle: dict[str, Any] = {"subtitle": _chosen(plot.spec)}
     if warning is not None:
-        subtitle: dict[str, Any] = {
+        subtitle = {
             "subtitle": [*_chosen(plot.spec), warning],
             "subtitleColor": RED,
         }
