@@ -2,12 +2,15 @@
 
 docs/settings.md   every setting, from `worker.settings`
 docs/cli.md        the help of every command, from `worker.cli`
+docs/performance.md  its figures, from `docs/benchmarks/benchmarks.json`
 docs/metrics.md    what `/metrics` shows, from `worker.database.instruments`
 """
 
 from __future__ import annotations
 
+import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import typer
 from pydantic import BaseModel, SecretStr
 from typer.testing import CliRunner
 
+from tests.benchmarks import tables
 from worker.cli import app
 from worker.database.instruments import INSTRUMENTS
 from worker.settings import Settings
@@ -123,6 +127,21 @@ def metrics_page() -> str:
     return METRICS_HEAD + "".join(rows) + METRICS_TAIL
 
 
+def performance_page() -> str:
+    """The page as it is, with the figures of the last published `make bench` between its marks."""
+    document = json.loads((HERE / "benchmarks" / "benchmarks.json").read_text())
+    start, end = "<!-- bench -->\n", "<!-- /bench -->"
+    before, _, rest = (HERE / "performance.md").read_text().partition(start)
+    _, _, after = rest.partition(end)
+    parts = [
+        textwrap.fill(tables.circumstances(document), 104, break_long_words=False),
+        tables.for_markdown(tables.contenders_sheet(document)),
+        tables.for_markdown(tables.targets_sheet(document)),
+        "\n".join(f"- {remark}" for remark in tables.remarks(document)),
+    ]
+    return before + start + "".join(f"{part}\n\n" for part in parts if part) + end + after
+
+
 def main() -> None:
     """Write the pages, or with `--check` compare them with what is there."""
     stale = []
@@ -130,6 +149,7 @@ def main() -> None:
         (HERE / "settings.md", settings_page()),
         (HERE / "cli.md", cli_page()),
         (HERE / "metrics.md", metrics_page()),
+        (HERE / "performance.md", performance_page()),
     ):
         if "--check" not in sys.argv:
             path.write_text(text)

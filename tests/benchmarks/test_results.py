@@ -1,0 +1,135 @@
+"""From runs to rows, ratios and verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.benchmarks.__main__ import main
+from tests.benchmarks.catalogue import CONTENDERS
+from tests.benchmarks.drain import Run
+from tests.benchmarks.figures import Spread
+from tests.benchmarks.results import document, rates_of, rows, targets
+from tests.benchmarks.rounds import Outcome, order
+from tests.benchmarks.tables import contenders_sheet, for_markdown, remarks, targets_sheet
+from tests.benchmarks.tally import Tally
+from tests.benchmarks.targets import Target, reached
+from tests.benchmarks.usage import Usage
+
+RUN = Run(
+    contender="worker",
+    commands=1_000,
+    rate=4_000,
+    usage=Usage(200, 100, None),
+    peak_bytes=90_000_000,
+    tally=Tally(),
+)
+
+
+def outcome(round_: int, name: str, rate: float, **changes: Any) -> Outcome:
+    return Outcome(round_, name, replace(RUN, contender=name, rate=rate, **changes))
+
+
+OUTCOMES = [
+    outcome(1, "worker", 4_000),
+    outcome(1, "faststream", 400),
+    outcome(2, "faststream", 100),
+    outcome(2, "worker", 2_000, peak_bytes=95_000_000),
+    outcome(3, "worker", 3_000),
+    Outcome(3, "faststream", failure="faststream: ended with exit code 1"),
+]
+PAIR = [CONTENDERS["faststream"], CONTENDERS["worker"]]
+
+
+def test_a_row_has_medians_and_the_pairs_of_each_round() -> None:
+    worker, faststream = rows(PAIR, OUTCOMES)
+    assert worker.contender.name == "worker"
+    assert worker.rate == Spread(3_000, 2_000, 4_000)
+    assert worker.behind is None
+    assert worker.peak_bytes == 95_000_000
+    assert faststream.rate == Spread(250, 100, 400)
+    # 4,000 : 400 and 2,000 : 100, not the ratio of the medians, which is 12.
+    assert faststream.behind == Spread(15, 10, 20)
+    assert faststream.cpu == {"contender": 200, "broker": 100, "database": None}
+    assert faststream.remarks == ("round 3: faststream: ended with exit code 1",)
+
+
+def test_a_run_that_lost_something_has_no_rate_and_is_told() -> None:
+    lost = [outcome(1, "worker", 9_999, tally=Tally(lost=2)), OUTCOMES[1]]
+    assert "worker" not in rates_of(lost)
+    last = rows(PAIR, lost)[-1]
+    assert last.contender.name == "worker"
+    assert last.rate is None
+    assert last.remarks == ("round 1: 2 lost",)
+
+
+TARGET = Target("a : b", ("worker", "worker-2"), ("faststream", "faststream-2"), 8, 12)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"),
+    [(7.9, "not met"), (8, "met"), (11.9, "met"), (12, "aim met")],
+)
+def test_a_target_is_met_by_the_median_of_its_pairs(ratio: float, verdict: str) -> None:
+    rates = {
+        "worker": {1: 1.0},
+        "worker-2": {1: 100 * ratio, 2: 50 * ratio, 3: 10_000},
+        "faststream": {1: 100.0, 2: 50.0, 3: 90.0},
+        "faststream-2": {1: 1.0, 2: 1.0, 3: 1.0},
+    }
+    found = reached(TARGET, rates)
+    assert found.ratio is not None
+    assert found.ratio.median == pytest.approx(ratio)
+    assert found.verdict == verdict
+
+
+def test_a_target_without_all_of_its_peers_is_not_measured() -> None:
+    found = reached(TARGET, {"worker": {1: 100}, "faststream": {1: 1}})
+    assert found.verdict == "not measured"
+    assert [each.verdict for each in targets([])] == ["not measured"] * 6
+
+
+def test_each_round_has_everybody_once_in_another_order() -> None:
+    everybody = [*CONTENDERS.values()]
+    rounds = order(everybody, rounds=3, seed=1)
+    assert all(
+        sorted(each.name for each in one) == sorted(each.name for each in everybody)
+        for one in rounds
+    )
+    assert rounds[0] != rounds[1] != rounds[2]
+    assert rounds == order(everybody, rounds=3, seed=1)
+
+
+def test_the_tables_say_what_was_measured_and_what_went_wrong() -> None:
+    made = document(PAIR, OUTCOMES, skipped={"pgbench": "it is not there"})
+    shown = for_markdown(contenders_sheet(made))
+    assert "| worker | 3,000 | 2,000 to 4,000 | – | 200 | 100 | – | 95 |" in shown
+    assert "| 250 | 100 to 400 | 15.0 (10.0 to 20.0) |" in shown
+    assert "| 12 | 20 | 15.00 | 10.00 to 20.00 | met |" in for_markdown(targets_sheet(made))
+    assert [*remarks(made)] == [
+        "faststream, round 3: faststream: ended with exit code 1",
+        "pgbench did not take part: it is not there",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [("--only=wrker", "'wrker' is no contender; there are worker,"), ("--rounds=0", "less than 1")],
+)
+def test_a_wrong_argument_is_told_by_name(
+    argument: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main([argument])
+    assert exited.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_without_servers_it_says_what_to_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WORKER_BROKER__URL", raising=False)
+    assert main(["--only=worker"]) == 2
+    assert "run `make bench`" in capsys.readouterr().err
