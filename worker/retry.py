@@ -38,6 +38,7 @@ _OUTAGE_CLASSES = frozenset(
 _UNDER_CHANGE = frozenset(
     {
         "42501",  # insufficient_privilege
+        "55000",  # object_not_in_prerequisite_state: the database is closed to new connections
         "42P01",  # undefined_table
         "42703",  # undefined_column
     }

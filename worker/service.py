@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.answers import Answers
 from worker.backoff import Backoff
@@ -28,7 +29,7 @@ from worker.database.watch import DatabaseWatch
 from worker.lanes import Lanes
 from worker.messages import Delivery, Job, Settled
 from worker.processor import Processor
-from worker.registry import load_registry
+from worker.registry import Registry, load_registry
 from worker.settings import Settings
 from worker.telemetry.health import Health
 
@@ -48,21 +49,29 @@ class Service:
     finished and answered within `shutdown_seconds`, all others go back to the queue unharmed.
 
     `processes` is how many like this one there are on this machine; the pools of all of them are
-    held against what the server has room for. 0 leaves that to another of them.
+    held against what the server has room for. 0 leaves that to another of them. An `engine` that is
+    given is used, and disposed of in the end; a `registry` stands in for the entities' modules.
     """
 
-    def __init__(self, settings: Settings, *, processes: int = 1) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        processes: int = 1,
+        engine: AsyncEngine | None = None,
+        registry: Registry | None = None,
+    ) -> None:
         self._settings = settings
         self._processes = processes
         self.health = Health(settings.health.host, settings.health.port)
         self._topology = Topology(settings.namespace, settings.broker)
-        self._engine = make_engine(settings.database, name=f"{settings.namespace} worker")
+        self._engine = engine or make_engine(settings.database, name=f"{settings.namespace} worker")
         self.health.metrics.add(reader_of(lambda: pool_of(self._engine)))
         self._sessions = make_sessions(self._engine)
         self._watch = DatabaseWatch(
             self._engine, self.health.part("database"), migrations=settings.migrations
         )
-        registry = load_registry(settings.entities)
+        registry = registry or load_registry(settings.entities)
         self._codec = Codec(
             registry,
             max_body_bytes=settings.max_body_bytes,

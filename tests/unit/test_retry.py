@@ -47,6 +47,7 @@ def fault(
         ("25P02", Kind.TRANSIENT),
         ("40001", Kind.TRANSIENT),
         ("40P01", Kind.TRANSIENT),
+        ("55000", Kind.OUTAGE),
         ("55P03", Kind.TRANSIENT),
         ("42P01", Kind.OUTAGE),
         ("XX000", Kind.TRANSIENT),

@@ -22,6 +22,7 @@ from worker.lab.director import Bench, PointView, measure
 from worker.lab.observer import Limits, postmaster_pid
 from worker.lab.place import Place, open_place
 from worker.lab.plan import Plan
+from worker.lab.queues import open_queues
 from worker.lab.results import About, Machine, Objective, Point, Result, save_result
 from worker.lab.scenario import BadScenario, Scenario
 from worker.lab.target import Order
@@ -102,12 +103,15 @@ async def _bench(
     campaign: Campaign, settings: Settings, view: View, stop: asyncio.Event
 ) -> AsyncIterator[Bench]:
     load_registry(settings.entities)  # so that the metadata names every table of the service
-    async with open_place(
-        settings.database,
-        Base.metadata.tables,
-        into_service=campaign.into_service_database,
-        check=lambda limits: check_fits(campaign.scenarios, limits),
-    ) as place:
+    async with (
+        open_place(
+            settings.database,
+            Base.metadata.tables,
+            into_service=campaign.into_service_database,
+            check=lambda limits: check_fits(campaign.scenarios, limits),
+        ) as place,
+        open_queues(settings.broker, place.schema, campaign.scenarios),
+    ):
         async with place.outside.connect() as connection:
             postmaster = await postmaster_pid(connection)
         campaign.out.mkdir(parents=True, exist_ok=True)

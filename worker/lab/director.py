@@ -67,11 +67,20 @@ async def measure(bench: Bench, scenario: Scenario, *, repeat: int, order: int) 
         child("worker.lab.subject", worker_end) as subject,
         child(PATHS[scenario.path].generator, generator_end) as generator,
     ):
-        await _until_ready(subject, bench.order(scenario))
+        work_order = bench.order(scenario)
+        await _until_ready(subject, work_order)
         timing = Timing.of(load)
         bench.view.begin(setting_of(scenario), timing.seconds)
         subject.send(_json(timing.window))
-        generator.send(_json({**timing.window, **generator_orders(scenario, timing)}))
+        generator.send(
+            _json(
+                {
+                    **timing.window,
+                    **generator_orders(scenario, timing),
+                    **work_order.for_the_generator,
+                }
+            )
+        )
         async with _beside(
             look_on(
                 bench.place,
@@ -148,7 +157,7 @@ def setting_of(scenario: Scenario) -> Setting:
     return Setting(
         pool_size=pool.pool_size,
         max_overflow=pool.max_overflow,
-        lanes=work.lanes,
+        lanes=scenario.worker_lanes if scenario.path == "service" else work.lanes,
         group_size=work.group_size,
         load=load.kind,
         rate_per_second=load.mean_rate_per_second,

@@ -159,6 +159,28 @@ class Scenario(Part):
             raise ValueError("a leak needs work without lanes: unset work.lanes")
         return self
 
+    @model_validator(mode="after")
+    def _the_service_can_run_it(self) -> Scenario:
+        if self.path != "service":
+            return self
+        if any(isinstance(step, Leak) for step in self.step):
+            raise ValueError("path = 'service' leaks nothing: a leak needs path = 'engine'")
+        if self.connections < 2:
+            raise ValueError(
+                "path = 'service' needs pool.pool_size + pool.max_overflow of at least 2: the "
+                "worker keeps one connection free for its health check"
+            )
+        return self
+
+    @property
+    def worker_lanes(self) -> int:
+        """Lanes on the path `service`: one less than there are connections, unless fewer are set.
+
+        The worker keeps one connection free for its health check, and so its lanes never wait.
+        """
+        most = self.connections - 1
+        return min(self.work.lanes or most, most)
+
     @property
     def connections(self) -> int:
         """The most that the pool may open."""

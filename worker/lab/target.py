@@ -54,6 +54,17 @@ class Order(Model):
             {**self.base.get("database", {}), **pool.model_dump(), "url": SecretStr(self.url)}
         )
 
+    @property
+    def for_the_generator(self) -> dict[str, Any]:
+        """What the generator must know beside when to send."""
+        if self.scenario.path != "service":
+            return {}
+        return {
+            "namespace": self.namespace,
+            "broker": {**self.base.get("broker", {}), "url": self.broker_url},
+            "most_outstanding": self.scenario.load.most_outstanding,
+        }
+
 
 class Target(Protocol):
     """What is under test: it has an engine, and does work until no more comes."""
@@ -89,6 +100,7 @@ class Path:
 
 PATHS = {
     "engine": Path("worker.lab.engine_target:EngineTarget", "worker.lab.generator"),
+    "service": Path("worker.lab.service_target:ServiceTarget", "worker.lab.service_generator"),
 }
 
 

@@ -48,10 +48,16 @@ class Transaction:
         self._commit = _on(schema, 'INSERT INTO "{}".slow_commits VALUES (:seconds)')
 
     async def run(self, session: AsyncSession, size: int) -> bool:
-        """Do the steps for a group of this size, and commit. Whether the connection is leaked.
+        """Take the steps for a group of this size, and commit. Whether the connection is leaked."""
+        if await self.take_steps(session, size):
+            return True
+        await session.commit()
+        return False
 
-        As in the worker, rows of a whole group are read and changed in one statement, and there
-        is one commit.
+    async def take_steps(self, session: AsyncSession, size: int) -> bool:
+        """Take the steps; the commit is the caller's. Whether the connection is to be leaked.
+
+        As in the worker, rows of a whole group are read and changed in one statement.
         """
         for step in self._steps:
             times = self._times(step, size)
@@ -59,7 +65,6 @@ class Transaction:
                 return True
             if times:
                 await self._do(step, times, session)
-        await session.commit()
         return False
 
     def _times(self, step: Step, size: int) -> int:
