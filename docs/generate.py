@@ -88,8 +88,8 @@ def _commands(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]
 METRICS_HEAD = f"""# Metrics
 
 {NOTICE}
-`curl -s http://127.0.0.1:8765/metrics`, beside `/livez` and `/readyz`; each process has a page of its
-own (`WORKER_HEALTH__PORT`). Prometheus:
+`curl -s http://127.0.0.1:8765/metrics`, beside `/livez` and `/readyz`; each worker has a page of its
+own (`WORKER_HEALTH__PORT`), on which `--processes N` adds a label `process`. Prometheus:
 
 ```yaml
 scrape_configs:

@@ -33,11 +33,21 @@ def alive(running: Running) -> list[int]:
 
 async def health(running: Running, page: str = "readyz") -> tuple[int, dict[str, Any]]:
     """What the parent's pages say."""
-    await running.said("health pages of all processes")
-    (line,) = lines(running, "health pages of all processes")
-    url = line["url"].replace("readyz", page)
+    url = await _url(running, page)
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         return response.status, await response.json()
+
+
+async def _url(running: Running, page: str) -> str:
+    await running.said("health pages of all processes")
+    (line,) = lines(running, "health pages of all processes")
+    return str(line["url"].replace("readyz", page))
+
+
+async def _text(url: str) -> str:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        assert response.status == 200
+        return await response.text()
 
 
 async def all_ready(running: Running) -> dict[str, Any]:
@@ -163,6 +173,12 @@ async def test_the_parent_adds_up_the_health_of_its_children(
             assert await response.json() == {
                 name: processes["2"][name] for name in ("ready", "parts")
             }
+        metrics = processes["2"]["url"].replace("readyz", "metrics")
+        own = await _text(metrics)
+        both = await _text(await _url(worker, "metrics"))
+        assert both.count("\nprocess_start_time_seconds") == 2
+        assert '\nprocess_start_time_seconds{process="2"} ' in both
+        assert "\nprocess_start_time_seconds " in own
         os.kill(processes["1"]["pid"], signal.SIGKILL)
 
         async def lacks_the_first() -> dict[str, Any] | None:

@@ -12,14 +12,22 @@ import pytest
 from tests.harness import eventually
 from worker.errors import Misconfigured
 from worker.supervisor import pages as pages_module
-from worker.supervisor.pages import Pages
+from worker.supervisor.pages import Answer, Pages, json_answer
 
 WELL: dict[str, Any] = {"ready": True}
 ILL: dict[str, Any] = {"ready": False, "reason": 'no "answer"\r\n\x1b[31m'}
 
 
 def make_pages(host: str = "127.0.0.1", port: int = 0) -> Pages:
-    return Pages(host, port, {"/well": lambda: (True, WELL), "/ill": lambda: (False, ILL)})
+    return Pages(host, port, {"/well": well, "/ill": ill})
+
+
+async def well() -> Answer:
+    return json_answer(WELL)
+
+
+async def ill() -> Answer:
+    return json_answer(ILL, well=False)
 
 
 async def raw(pages: Pages, request: bytes) -> bytes:

@@ -106,6 +106,11 @@ class Child:
         """Whether a process that should report does not."""
         return self._process is not None and monotonic() - self._heard > SILENT_SECONDS
 
+    @property
+    def url(self) -> str | None:
+        """Where the process's own pages are, while one runs that has said so."""
+        return str(self._report["url"]) if self._report else None
+
     def state(self) -> dict[str, Any]:
         """The process as `/readyz` shows it."""
         known: dict[str, Any] = {"pid": self._process.pid} if self._process else {}

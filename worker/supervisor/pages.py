@@ -1,4 +1,4 @@
-"""`/livez` and `/readyz` of several processes on one port, without the libraries of one.
+"""`/livez`, `/readyz` and `/metrics` of several processes, without the libraries of one.
 
 The least of HTTP/1.1 that probes need: GET and HEAD, one request a connection.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Self
 
@@ -17,8 +18,22 @@ from worker.telemetry.listening import cannot_listen
 REQUEST_SECONDS = 5
 REQUEST_BYTES = 16_384
 
-Page = Callable[[], tuple[bool, dict[str, Any]]]
-"""Whether all is well, and the body that says so."""
+
+@dataclass(frozen=True)
+class Answer:
+    """What a page says, and whether that is that all is well."""
+
+    text: str
+    content_type: str
+    well: bool = True
+
+
+Page = Callable[[], Awaitable[Answer]]
+
+
+def json_answer(body: Any, *, well: bool = True) -> Answer:
+    """An answer for machines and people."""
+    return Answer(json.dumps(body), "application/json; charset=utf-8", well)
 
 
 class Pages:
@@ -46,24 +61,24 @@ class Pages:
         with suppress(TimeoutError, EOFError, ConnectionError, asyncio.LimitOverrunError):
             async with asyncio.timeout(REQUEST_SECONDS):
                 request = await reader.readuntil(b"\r\n\r\n")
-                writer.write(self._answer(request))
+                writer.write(await self._answer(request))
                 await writer.drain()
         writer.close()
 
-    def _answer(self, request: bytes) -> bytes:
+    async def _answer(self, request: bytes) -> bytes:
         method, _, rest = request.partition(b"\r\n")[0].decode("latin-1").partition(" ")
         page = self._pages.get(rest.partition(" ")[0].partition("?")[0])
         if page is None:
-            status, body = HTTPStatus.NOT_FOUND, {"error": "there are /livez and /readyz"}
+            status, answer = HTTPStatus.NOT_FOUND, json_answer({"error": "no such page"})
         elif method not in {"GET", "HEAD"}:
-            status, body = HTTPStatus.METHOD_NOT_ALLOWED, {"error": "only GET and HEAD"}
+            status, answer = HTTPStatus.METHOD_NOT_ALLOWED, json_answer({"error": "only GET, HEAD"})
         else:
-            well, body = page()
-            status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
-        content = json.dumps(body).encode()
+            answer = await page()
+            status = HTTPStatus.OK if answer.well else HTTPStatus.SERVICE_UNAVAILABLE
+        content = answer.text.encode()
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-            "Content-Type: application/json; charset=utf-8\r\n"
+            f"Content-Type: {answer.content_type}\r\n"
             f"Content-Length: {len(content)}\r\n"
             "Connection: close\r\n\r\n"
         )

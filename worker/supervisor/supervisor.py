@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Sequence
-from typing import Any
 
 from worker.supervisor.child import SIGNALS, Child, worker_of
 from worker.supervisor.log import Log
-from worker.supervisor.pages import Pages
+from worker.supervisor.metrics import CONTENT_TYPE, merged_metrics
+from worker.supervisor.pages import Answer, Pages, json_answer
 from worker.supervisor.plan import Plan
 
 GRACE_SECONDS = 10
@@ -37,9 +37,8 @@ class Supervisor:
             Child(number, self._log, self._has_worked, worker_of(plan.processes))
             for number in range(1, plan.processes + 1)
         ]
-        self._pages = Pages(
-            plan.health_host, plan.health_port, {"/livez": self._livez, "/readyz": self._readyz}
-        )
+        pages = {"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics}
+        self._pages = Pages(plan.health_host, plan.health_port, pages)
         self._signals = 0
 
     async def run(self) -> int:
@@ -92,11 +91,15 @@ class Supervisor:
     def _has_worked(self) -> bool:
         return any(child.has_been_ready for child in self._children)
 
-    def _livez(self) -> tuple[bool, dict[str, Any]]:
+    async def _livez(self) -> Answer:
         silent = [child.number for child in self._children if child.is_silent]
-        return not silent, {"alive": not silent, "silent": silent}
+        return json_answer({"alive": not silent, "silent": silent}, well=not silent)
 
-    def _readyz(self) -> tuple[bool, dict[str, Any]]:
+    async def _readyz(self) -> Answer:
         states = {str(child.number): child.state() for child in self._children}
         ready = all(state["ready"] for state in states.values())
-        return ready, {"ready": ready, "processes": states}
+        return json_answer({"ready": ready, "processes": states}, well=ready)
+
+    async def _metrics(self) -> Answer:
+        urls = {child.number: child.url for child in self._children if child.url is not None}
+        return Answer(await merged_metrics(urls), CONTENT_TYPE)
