@@ -10,10 +10,10 @@ SERVERS := $(BIN)/python -m tests.servers
 PEERS := .venv-bench
 PEERS_READY := $(PEERS)/.ready
 
-.PHONY: help setup demo run test bench check format docs migration lock down clean
+.PHONY: help setup demo run test bench bench-latency bench-growth check format docs migration lock down clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make the virtual environment in .venv, with the locked packages
 
@@ -41,6 +41,12 @@ test: $(READY) ## The whole test suite, against real servers that it starts itse
 
 bench: $(READY) $(PEERS_READY) ## The worker beside its peers, about 5 minutes: make bench args="--rounds 5"
 	@$(SERVERS) run -- $(BIN)/python -m tests.benchmarks $(args)
+
+bench-latency: $(READY) $(PEERS_READY) ## Latency at loads that do not wait for answers, about 12 minutes
+	@$(SERVERS) run -- $(BIN)/python -m tests.benchmarks.latency $(args)
+
+bench-growth: $(READY) ## Full tables, a long queue, many lanes, about 15 minutes
+	@$(SERVERS) run -- $(BIN)/python -m tests.benchmarks.growth $(args)
 
 $(PEERS_READY): requirements-bench.lock $(READY)
 	@echo "setting up $(PEERS) …" >&2

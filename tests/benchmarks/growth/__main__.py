@@ -1,0 +1,139 @@
+"""`python -m tests.benchmarks.growth`, or `make bench-growth`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from rich.console import Console
+
+from tests.benchmarks import machine
+from tests.benchmarks.arena import NoServers, servers
+from tests.benchmarks.contender import ROOT
+from tests.benchmarks.growth import plot, report
+from tests.benchmarks.growth.parts import PARTS, Plan
+from tests.benchmarks.growth.station import Drained
+from tests.benchmarks.process import ContenderFailed
+
+NAME = "growth.json"
+SCHEMA = 1
+_EPILOG = """\
+examples:
+  make bench-growth
+  make bench-growth args="--part rows --rows 0,100000 --rounds 1"
+  make bench-growth args="--part rows --keep filled"       # filling takes longest: keep it
+  make bench-growth args="--part lanes --add --publish"    # beside what was measured before
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 1 if the worker failed, or did not do everything once."""
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    path = options.output / NAME
+    kept = json.loads(path.read_text())["turns"] if options.add and path.exists() else []
+    turns = [Drained.model_validate(turn) for turn in kept]
+    try:
+        circumstances = uvloop.run(_measure(options, turns, console))
+    except (NoServers, ContenderFailed) as error:
+        console.print(f"error: {error}")
+        return 2 if isinstance(error, NoServers) else 1
+    print(report.markdown(turns))
+    document = {"schema": SCHEMA, **circumstances, "turns": [turn.model_dump() for turn in turns]}
+    for folder in [options.output, *([ROOT / "docs" / "benchmarks"] if options.publish else [])]:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / NAME).write_text(json.dumps(document) + "\n")
+        for written in [folder / NAME, *plot.draw(turns, folder)]:
+            console.print(f"wrote {os.path.relpath(written)}")
+    if options.publish:
+        subprocess.run([sys.executable, "-m", "docs.generate"], cwd=ROOT, check=True)
+    return 1 if any(turn.fault for turn in turns) else 0
+
+
+async def _measure(
+    options: argparse.Namespace, turns: list[Drained], console: Console
+) -> dict[str, Any]:
+    """Append one turn after the other; return what they were measured on."""
+
+    def tell(turn: Drained) -> None:
+        turns.append(turn)
+        what = f"{turn.part} {turn.size:,}, {turn.keys}"
+        console.print(
+            f"round {turn.round}  {what:<34}{turn.rate:>8,.0f}/s  "
+            f"{turn.peak_bytes / 1e6:,.0f} MB  {turn.fault or ''}"
+        )
+
+    async with servers() as place:
+        for part in options.part:
+            done = [turn.round for turn in turns if turn.part == part]
+            plan = Plan(
+                first_round=max(done, default=0) + 1,
+                rounds=1 if part == "backlog" else options.rounds,
+                commands=options.commands,
+                rows=options.rows,
+                backlog=options.backlog,
+                seed=options.seed,
+                keep=options.keep,
+            )
+            await PARTS[part](place, plan, tell)
+        return {
+            "measured_on": datetime.now(UTC).isoformat(timespec="seconds"),
+            "revision": machine.revision(),
+            "machine": machine.machine(),
+            "servers": await machine.server_versions(place),
+            "libraries": machine.libraries(),
+        }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.growth",
+        description="Measure the worker on full tables, before a long queue, with many lanes.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--part",
+        type=_parts,
+        default=[*PARTS],
+        help=f"{', '.join(PARTS)}; several with commas (all)",
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="of rows and lanes (3)")
+    parser.add_argument("--commands", type=int, default=20_000, help="in each drain (20000)")
+    parser.add_argument(
+        "--rows",
+        type=lambda text: [int(count) for count in text.split(",")],
+        default=[0, 10_000, 1_000_000, 10_000_000],
+        metavar="N,N",
+        help="rows in users and in the ledger (0,10000,1000000,10000000)",
+    )
+    parser.add_argument("--backlog", type=int, default=1_000_000, help="the long queue (1000000)")
+    parser.add_argument("--seed", type=int, default=1, help="of the order of turns (1)")
+    parser.add_argument(
+        "--keep", metavar="NAME", help="keep the filled databases NAME_10000 …, and use them again"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmarks"), help="folder to write to (benchmarks)"
+    )
+    parser.add_argument("--add", action="store_true", help="to what is there already")
+    parser.add_argument("--publish", action="store_true", help="also update the docs")
+    return parser
+
+
+def _parts(text: str) -> list[str]:
+    for part in text.split(","):
+        if part not in PARTS:
+            raise argparse.ArgumentTypeError(f"{part!r} is none of {', '.join(PARTS)}")
+    return text.split(",")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
