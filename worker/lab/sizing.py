@@ -21,11 +21,12 @@ def too_small(groups: Sequence[Repeats], about: About) -> Diagnosis | None:
     if not found:
         return None
     worst = max(found, key=lambda each: each.wait.p99)
+    lost = f", {worst.timeouts} timed out" if worst.timeouts else ""
     return Diagnosis(
         name="pool-too-small",
         words=f"With {counted(worst.setting.connections, 'connection')} a checkout waited "
-        f"{show_seconds(worst.wait.p99)} (p99), {worst.timeouts} timed out, and all connections "
-        "were busy while the database was not",
+        f"{show_seconds(worst.wait.p99)} (p99){lost}, and all connections were busy while the "
+        "database was not",
         mend="Raise pool_size to the recommended size, or hold connections for less long.",
         pool_sizes=sizes_of(found),
     )
@@ -35,7 +36,8 @@ def _is_too_small(group: Repeats, groups: Sequence[Repeats], about: About) -> bo
     if limit_of(group, about) != "pool" or leak([group]) or slow_queries([group]):
         return False
     if group.setting.load == "closed":  # its clients always wait: only a bigger pool can tell
-        return any(
+        beside_arrivals = any(each.setting.load == "open" for each in groups)
+        return not beside_arrivals and any(
             each.throughput_interval.low > group.throughput_interval.high
             for each in groups
             if _is_sibling(each, group) and _is_bigger(each, group)

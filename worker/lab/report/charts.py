@@ -111,15 +111,10 @@ def over_time(result: Result, groups: Sequence[Repeats]) -> Any:
     if not found:
         return None
     names = list(dict.fromkeys(row["setting"] for row in found))
-    load = rows.main_load(result, groups)
-    fitting = [name for name in names if name.endswith(load)] or names
-    advice = result.recommendation
-    wanted = [
-        name for name in fitting if advice and name.startswith(f"pool {advice.pool_size}+")
-    ] or fitting
+    wanted = rows.setting_name(rows.main_setting(result, groups))
     setting = alt.param(
         name="setting",
-        value=wanted[0],
+        value=wanted if wanted in names else names[0],
         bind=alt.binding_select(options=names, name="Setting: "),
     )
     colour = alt.Color(
@@ -224,18 +219,19 @@ def _chart(found: Sequence[rows.Row]) -> Any:
 
 
 def _chosen(result: Result, groups: Sequence[Repeats], found: list[rows.Row]) -> Any:
-    """A chart of one load at a time, and the choice where there are several."""
-    loads = list(dict.fromkeys(row["load"] for row in found))
+    """A chart of one series at a time, and the choice where there are several."""
+    series = list(dict.fromkeys(row["series"] for row in found))
     chart = _chart(found)
-    main = rows.main_load(result, groups)
-    if len(loads) == 1:
+    if len(series) == 1:
         return chart, None
+    main = rows.main_setting(result, groups)
+    wanted = [name for name in (rows.series_name(main), rows.load_name(main)) if name in series]
     choice = alt.param(
-        name="load",
-        value=main if main in loads else loads[0],
-        bind=alt.binding_select(options=loads, name="Load: "),
+        name="series",
+        value=wanted[0] if wanted else series[0],
+        bind=alt.binding_select(options=series, name="Load: "),
     )
-    return chart.transform_filter("datum.load == load"), choice
+    return chart.transform_filter("datum.series == series"), choice
 
 
 def _with_choice(chart: Any, choice: Any) -> Any:

@@ -33,6 +33,11 @@ def load_name(setting: Setting) -> str:
     return words
 
 
+def series_name(setting: Setting) -> str:
+    """What pools of growing size have in common: the load and the overflow."""
+    return f"{load_name(setting)}, overflow {setting.max_overflow}"
+
+
 def pool_name(setting: Setting) -> str:
     """The pool as people write it: `8`, or with overflow `8+4`."""
     return f"{setting.pool_size}+{setting.max_overflow}"
@@ -43,14 +48,17 @@ def setting_name(setting: Setting) -> str:
     return f"pool {pool_name(setting)}, {load_name(setting)}"
 
 
-def main_load(result: Result, groups: Sequence[Repeats]) -> str:
-    """The load that the plots begin with: the one that the recommendation was made for."""
+def main_setting(result: Result, groups: Sequence[Repeats]) -> Setting:
+    """The setting that the plots begin with: the one that the recommendation was made for."""
     advice = result.recommendation
-    rates = [each for each in groups if each.setting.load == "open"] or list(groups)
+    found = [each for each in groups if each.setting.load == "open"] or list(groups)
     if advice is not None:
-        rates = [each for each in rates if each.setting.pool_size == advice.pool_size] or rates
-    kept = [each for each in rates if not each.dropped and not each.timeouts] or rates
-    return load_name(max(kept, key=lambda each: each.setting.rate_per_second or 0).setting)
+        found = [each for each in found if each.setting.pool_size == advice.pool_size] or found
+    found = [each for each in found if not each.dropped and not each.timeouts] or found
+    return max(
+        found,
+        key=lambda each: (each.setting.rate_per_second or 0, -each.setting.max_overflow),
+    ).setting
 
 
 def throughput_rows(groups: Iterable[Repeats]) -> list[Row]:
@@ -88,6 +96,7 @@ def wait_rows(groups: Iterable[Repeats]) -> list[Row]:
             "connections": each.setting.connections,
             "pool": pool_name(each.setting),
             "load": load_name(each.setting),
+            "series": series_name(each.setting),
             "percentile": name,
             "wait": max(value, LEAST_SHOWN_SECONDS),
             "shown": show_seconds(value),
@@ -159,6 +168,7 @@ def spectrum_rows(groups: Iterable[Repeats]) -> list[Row]:
                     "pool": pool_name(each.setting),
                     "order": each.setting.connections,
                     "load": load_name(each.setting),
+                    "series": series_name(each.setting),
                     "one_in": float(one_in),
                     "latency": max(seconds, LEAST_SHOWN_SECONDS),
                     "shown": show_seconds(seconds),
@@ -175,6 +185,7 @@ def prediction_rows(groups: Iterable[Repeats]) -> list[Row]:
             "connections": each.setting.connections,
             "pool": pool_name(each.setting),
             "load": load_name(each.setting),
+            "series": series_name(each.setting),
             "model": prediction.model,
             "predicted": max(prediction.p99_predicted_seconds, LEAST_SHOWN_SECONDS),
             "measured": max(prediction.p99_measured_seconds, LEAST_SHOWN_SECONDS),
@@ -211,6 +222,7 @@ def hold_rows(groups: Iterable[Repeats]) -> list[Row]:
                 "pool": pool_name(each.setting),
                 "order": each.setting.connections,
                 "load": load_name(each.setting),
+                "series": load_name(each.setting),
                 "part": part,
                 "place": place,
                 "milliseconds": seconds / checkouts * 1_000,
