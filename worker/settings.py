@@ -89,6 +89,12 @@ class DatabaseSettings(_Section):
         SecretStr("postgresql+asyncpg://postgres@127.0.0.1:5432/postgres"),
         description="Address of PostgreSQL, `postgresql+asyncpg://user:password@host:5432/name`.",
     )
+    transaction_pooler: bool = Field(
+        False,
+        description="Whether the address is that of PgBouncer, or another pooler, in transaction "
+        "mode: then no statement is kept prepared, and the limits below are not sent with each "
+        "connection (set them on the account).",
+    )
     pool_size: Count = Field(10, description="Connections that the pool keeps open.")
     max_overflow: Annotated[int, Field(ge=0, le=100_000)] = Field(
         20, description="Further connections that the pool may open under load."

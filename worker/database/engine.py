@@ -38,11 +38,6 @@ def make_engine(settings: DatabaseSettings, *, name: str = "worker") -> AsyncEng
 
     `name` is what the server calls the connections (`application_name`), and the pool's own name.
     """
-    milliseconds = {
-        "statement_timeout": settings.statement_timeout_seconds,
-        "lock_timeout": settings.lock_timeout_seconds,
-        "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout_seconds,
-    }
     engine = create_async_engine(
         settings.url.get_secret_value(),
         poolclass=FairPool,
@@ -56,16 +51,38 @@ def make_engine(settings: DatabaseSettings, *, name: str = "worker") -> AsyncEng
             "timeout": settings.connect_timeout_seconds,
             # Longer than any statement may run: only a server that answers nothing runs into it.
             "command_timeout": settings.statement_timeout_seconds + 5,
-            # Kept by the server, for a client that is no longer there to give up.
-            "server_settings": {
-                "application_name": name,
-                **{key: str(round(value * 1000)) for key, value in milliseconds.items()},
-                **_BY_KEY,
-            },
+            **(_pooled(name) if settings.transaction_pooler else _direct(settings, name)),
         },
     )
     attach(pool_of(engine).meter, engine)
     return engine
+
+
+def _direct(settings: DatabaseSettings, name: str) -> dict[str, Any]:
+    """What a session of one's own is told: kept by the server, for a client that may be gone."""
+    milliseconds = {
+        "statement_timeout": settings.statement_timeout_seconds,
+        "lock_timeout": settings.lock_timeout_seconds,
+        "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout_seconds,
+    }
+    limits = {key: str(round(value * 1000)) for key, value in milliseconds.items()}
+    return {"server_settings": {"application_name": name, **limits, **_BY_KEY}}
+
+
+def _pooled(name: str) -> dict[str, Any]:
+    """Behind a pooler in transaction mode the next transaction may run in another session.
+
+    So a statement lives no longer than its transaction: it is prepared without a name, which the
+    next one takes over. (The recipe of SQLAlchemy's asyncpg dialect gives each a name of its own;
+    those would stay in the sessions for ever.) And PgBouncer refuses settings that it does not know
+    how to restore.
+    """
+    return {
+        "server_settings": {"application_name": name},
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": str,
+    }
 
 
 def make_sessions(engine: AsyncEngine) -> Sessions:

@@ -18,6 +18,7 @@ import psutil
 from sqlalchemy import text
 
 from worker.database.base import Base
+from worker.lab.bouncer import open_bouncer
 from worker.lab.director import Bench, PointView, measure
 from worker.lab.observer import Limits, postmaster_pid
 from worker.lab.place import Place, open_place
@@ -111,20 +112,25 @@ async def _bench(
             check=lambda limits: check_fits(campaign.scenarios, limits),
         ) as place,
         open_queues(settings.broker, place.schema, campaign.scenarios),
+        open_bouncer(place.settings, campaign.scenario.database) as bouncer,
     ):
         async with place.outside.connect() as connection:
             postmaster = await postmaster_pid(connection)
         campaign.out.mkdir(parents=True, exist_ok=True)
         yield Bench(
-            place, view, stop, postmaster, lambda scenario: _order(scenario, place, settings)
+            place,
+            view,
+            stop,
+            postmaster,
+            lambda scenario: _order(scenario, place, settings, bouncer),
         )
 
 
 def check_fits(scenarios: Iterable[Scenario], limits: Limits) -> None:
     """Raise `BadScenario` where a pool may open more connections than the server has left."""
-    largest = max(scenarios, key=lambda scenario: scenario.connections)
+    largest = max(scenarios, key=lambda scenario: scenario.server_connections)
     room = limits.free - OWN_CONNECTIONS
-    if largest.connections > room:
+    if largest.server_connections > room:
         raise BadScenario(
             f"pool.pool_size={largest.pool.pool_size} and pool.max_overflow="
             f"{largest.pool.max_overflow} may open {largest.connections} connections, and the "
@@ -135,10 +141,11 @@ def check_fits(scenarios: Iterable[Scenario], limits: Limits) -> None:
         )
 
 
-def _order(scenario: Scenario, place: Place, settings: Settings) -> Order:
+def _order(scenario: Scenario, place: Place, settings: Settings, bouncer: str | None) -> Order:
     return Order(
         scenario=scenario,
-        url=place.settings.url.get_secret_value(),
+        url=bouncer or place.settings.url.get_secret_value(),
+        bouncer=bouncer is not None,
         application_name=place.schema,
         namespace=place.schema,
         broker_url=settings.broker.url.get_secret_value(),

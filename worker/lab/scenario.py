@@ -165,6 +165,8 @@ class Scenario(Part):
             return self
         if any(isinstance(step, Leak) for step in self.step):
             raise ValueError("path = 'service' leaks nothing: a leak needs path = 'engine'")
+        if self.database.through == "pgbouncer":
+            raise ValueError("path = 'service' runs without PgBouncer: unset database.through")
         if self.connections < 2:
             raise ValueError(
                 "path = 'service' needs pool.pool_size + pool.max_overflow of at least 2: the "
@@ -185,6 +187,13 @@ class Scenario(Part):
     def connections(self) -> int:
         """The most that the pool may open."""
         return self.pool.pool_size + self.pool.max_overflow
+
+    @property
+    def server_connections(self) -> int:
+        """The most that reach the server: behind a PgBouncer those of its own pool."""
+        if self.database.through == "pgbouncer":
+            return min(self.connections, self.database.bouncer_pool_size)
+        return self.connections
 
     def changed(self, **parts: Mapping[str, Any]) -> Scenario:
         """The same with some members of some parts set anew, and checked again."""

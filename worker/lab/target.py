@@ -49,10 +49,14 @@ class Order(Model):
     @property
     def database_settings(self) -> DatabaseSettings:
         """The pool under test, as settings of the worker."""
-        pool = self.scenario.pool
-        return DatabaseSettings.model_validate(
-            {**self.base.get("database", {}), **pool.model_dump(), "url": SecretStr(self.url)}
-        )
+        members = {
+            **self.base.get("database", {}),
+            **self.scenario.pool.model_dump(),
+            "url": SecretStr(self.url),
+        }
+        if self.bouncer:
+            members["transaction_pooler"] = True
+        return DatabaseSettings.model_validate(members)
 
     @property
     def for_the_generator(self) -> dict[str, Any]:
