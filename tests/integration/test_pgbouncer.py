@@ -76,7 +76,10 @@ async def test_no_statement_meets_that_of_another_or_stays(
             # Names that the driver gives by itself are counted in each process from the start.
             monkeypatch.setattr(asyncpg.connection, "_uid", 0)
             async with engine.begin() as connection:
-                # Different statements, an array and JSON among them, and a savepoint.
+                # The same statement again and again, prepared in another session before …
+                same = text("SELECT CAST(:turn AS int)")
+                assert await connection.scalar(same, {"turn": turn}) == turn
+                # … and different ones, an array and JSON among them, and a savepoint.
                 statement = text(
                     "SELECT sum(n) + :more, CAST('{\"a\": 1}' AS jsonb)"
                     f" FROM unnest(CAST(:list AS int[])) AS n -- {number} {turn}"
