@@ -14,7 +14,7 @@ from worker.lab.findings import Diagnosis
 from worker.lab.repeats import Repeats, mean
 from worker.lab.units import counted, show_number, show_seconds, show_share
 
-LAG_BOUND_SECONDS = 0.02
+LAG_BOUND_SECONDS = 0.03
 LOOP_CPU_BOUND = 0.95
 LOCK_SHARE = 0.2
 LEAST_LOCKED_SESSIONS = 0.5
