@@ -3,6 +3,7 @@
 docs/settings.md   every setting, from `worker.settings`
 docs/cli.md        the help of every command, from `worker.cli`
 docs/performance.md  its figures, from `docs/benchmarks/benchmarks.json`
+docs/lab-result.md  every field of `result.json`, from `worker.lab.results`
 docs/metrics.md    what `/metrics` shows, from `worker.database.instruments`
 """
 
@@ -19,6 +20,7 @@ import typer
 from pydantic import BaseModel, SecretStr
 from typer.testing import CliRunner
 
+from docs.lab_result import result_page
 from tests.benchmarks import tables
 from worker.cli import app
 from worker.database.instruments import INSTRUMENTS
@@ -148,6 +150,7 @@ def main() -> None:
     for path, text in (
         (HERE / "settings.md", settings_page()),
         (HERE / "cli.md", cli_page()),
+        (HERE / "lab-result.md", result_page(NOTICE)),
         (HERE / "metrics.md", metrics_page()),
         (HERE / "performance.md", performance_page()),
     ):

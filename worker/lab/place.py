@@ -145,6 +145,10 @@ async def _connect(place: Place, inside: AsyncEngine) -> AsyncConnection:
     raise AssertionError
 
 
+_CROSSED = ("42P04", "23505", "3D000")
+"""A lab of another service on this server has just made the database, or removed it."""
+
+
 async def _have_database(admin: AsyncConnection) -> None:
     allowed = await admin.scalar(
         text("SELECT datallowconn FROM pg_database WHERE datname = :name"), {"name": DATABASE}
@@ -157,6 +161,8 @@ async def _have_database(admin: AsyncConnection) -> None:
             # A run was killed while it played a restart.
             await admin.execute(text(f"ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS true"))
     except SQLAlchemyError as error:
+        if sqlstate(error) in _CROSSED:
+            return
         if sqlstate(error) != "42501":
             raise
         account = await admin.scalar(text("SELECT current_user"))
