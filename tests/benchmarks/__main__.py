@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only",
         type=_names,
-        default=[*CONTENDERS],
+        default=[name for name, each in CONTENDERS.items() if not each.by_name],
         metavar="NAME,NAME",
         help="only these contenders",
     )

@@ -71,6 +71,15 @@ _PEERS = (
         share=_SLOW,
     ),
     Contender(
+        name="faststream-quorum",
+        label="FastStream + SQLAlchemy, on a quorum queue",
+        argv=_argv(PEERS, f"{_FASTSTREAM} --workers 1"),
+        queue=Queue.QUORUM,
+        environment={"BENCH_QUEUE_TYPE": "quorum"},
+        by_name=True,
+        share=_SLOW,
+    ),
+    Contender(
         name="faststream-2",
         label="FastStream + SQLAlchemy, 2 processes",
         argv=_argv(PEERS, f"{_FASTSTREAM} --workers 2"),

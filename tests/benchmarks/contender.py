@@ -18,6 +18,7 @@ class Queue(Enum):
 
     WORKER = "quorum, as the worker declares it"
     CLASSIC = "classic, durable"
+    QUORUM = "quorum"
     OWN = "as the library declares it; filled by the library too"
     NONE = "in the database's client, which has no broker"
 
@@ -40,6 +41,8 @@ class Contender:
     """Whether it writes rows at all."""
     yardstick: bool = False
     """It does not do the whole work, but shows a limit."""
+    by_name: bool = False
+    """It answers a question of its own, and takes part only where it is named."""
     share: float = 1.0
     """Its part of `--commands`: a slow one gets fewer, so that all take a few seconds."""
     leftovers: tuple[str, ...] = ()

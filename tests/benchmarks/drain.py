@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import aio_pika
 
@@ -78,10 +79,11 @@ async def fill(contender: Contender, arena: Arena, bodies: list[bytes]) -> None:
     if contender.queue is Queue.OWN:
         await fill_by_itself(contender, arena, bodies)
         return
-    if contender.queue is Queue.CLASSIC:
+    if contender.queue in {Queue.CLASSIC, Queue.QUORUM}:
+        kind: dict[str, Any] = {"x-queue-type": "quorum"} if contender.queue is Queue.QUORUM else {}
         async with await aio_pika.connect(arena.broker_url) as connection:
             channel = await connection.channel()
-            await channel.declare_queue(arena.queue, durable=True)
+            await channel.declare_queue(arena.queue, durable=True, arguments=kind)
     async with open_link(arena.broker_url) as link:
         await link.publish("", contender.queue_of(arena), bodies)
 

@@ -81,17 +81,24 @@ def remarks(document: Mapping[str, Any]) -> Iterator[str]:
 
 def circumstances(document: Mapping[str, Any]) -> str:
     """One sentence on when, where and with what it was measured."""
-    machine, servers, settings = (document[part] for part in ("machine", "servers", "settings"))
+    settings = document["settings"]
+    return (
+        f"Measured on {document['started_on'][:10]} in {document['seconds']} s: "
+        f"{settings['rounds']} rounds of {settings['commands']:,} commands, {place(document)}."
+    )
+
+
+def place(document: Mapping[str, Any]) -> str:
+    """Machine, servers, libraries and revision."""
+    machine, servers = document["machine"], document["servers"]
     versions = ", ".join(f"{name} {version}" for name, version in document["libraries"].items())
     postgresql = servers["postgresql"]
     return (
-        f"Measured on {document['started_on'][:10]} in {document['seconds']} s: "
-        f"{settings['rounds']} rounds of {settings['commands']:,} commands, "
         f"{machine['cores']} cores of {machine['processor']}, "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, "
         f"Python {machine['python']}, RabbitMQ {servers['rabbitmq']}, PostgreSQL "
         f"{postgresql['server_version']} (fsync {postgresql['fsync']}, synchronous_commit "
-        f"{postgresql['synchronous_commit']}); {versions}; revision {document['revision']}."
+        f"{postgresql['synchronous_commit']}); {versions}; revision {document['revision']}"
     )
 
 

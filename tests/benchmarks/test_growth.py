@@ -10,7 +10,7 @@ import pytest
 from tests.benchmarks.arena import servers
 from tests.benchmarks.growth import report
 from tests.benchmarks.growth.filling import add_rows
-from tests.benchmarks.growth.station import Drained, creates, drained
+from tests.benchmarks.growth.station import Drained, creates, drained, fault
 from tests.databases import dsn, fresh_database
 
 INDEXES = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY indexname"
@@ -53,6 +53,11 @@ def test_memory_that_grows_with_the_backlog_is_told(grown: int, verdict: str) ->
     assert report.growth(long) == grown
     (line,) = [line for line in report.markdown([short, long]).splitlines() if "grown" in line]
     assert verdict in line
+
+
+def test_what_was_not_done_once_is_a_fault() -> None:
+    assert fault(1_000, 1_000, 1_000, 1_000) is None
+    assert fault(1_000, 1_001, 1_000, 999) == "1,001 events, 999 ledger entries for 1,000 commands"
 
 
 @pytest.mark.servers

@@ -10,7 +10,14 @@ import os
 from typing import Any
 
 from faststream import FastStream
-from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue
+from faststream.rabbit import (
+    Channel,
+    ExchangeType,
+    QueueType,
+    RabbitBroker,
+    RabbitExchange,
+    RabbitQueue,
+)
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
@@ -19,6 +26,7 @@ from tests.benchmarks.contenders.users import User
 
 # The best of 20/10, 100/10, 100/20, 300/20 and 300/50, tried on 2 cores.
 PREFETCH, POOL = 100, 10
+QUEUE_TYPE = QueueType(os.environ.get("BENCH_QUEUE_TYPE", "classic"))  # classic is its default
 
 engine = create_async_engine(os.environ["BENCH_DATABASE_URL"], pool_size=POOL, max_overflow=0)
 sessions = async_sessionmaker(engine, expire_on_commit=False)
@@ -41,7 +49,7 @@ class Command(BaseModel):
     data: NewUser
 
 
-@broker.subscriber(RabbitQueue(os.environ["BENCH_QUEUE"], durable=True))
+@broker.subscriber(RabbitQueue(os.environ["BENCH_QUEUE"], QUEUE_TYPE, durable=True))
 @broker.publisher(exchange=events, routing_key=TYPE, persist=True)
 async def create(command: Command) -> dict[str, Any]:
     user = User(**command.data.model_dump())

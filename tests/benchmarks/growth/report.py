@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
+from typing import Any
 
 from tests.benchmarks.figures import Spread, ratios
 from tests.benchmarks.growth.station import Drained
+from tests.benchmarks.tables import place
 
 LEAST_RATIO = 0.9
 """Throughput on the fullest tables over that on empty ones."""
@@ -66,8 +69,16 @@ def growth(turn: Drained) -> int:
     return max(0, max(used for _, used in after) - max(used for _, used in before))
 
 
+def figures(document: Mapping[str, Any]) -> str:
+    """What docs/performance.md shows of `growth.json`."""
+    turns = [Drained.model_validate(turn) for turn in document["turns"]]
+    rounds = max(turn.round for turn in turns)
+    told = f"Measured until {document['measured_on'][:10]}: {rounds} rounds; {place(document)}."
+    return f"{fill(told, 104, break_long_words=False)}\n\n{markdown(turns)}\n"
+
+
 def markdown(turns: Sequence[Drained]) -> str:
-    """The figures as they stand in docs/performance.md."""
+    """The tables."""
     parts = {
         "rows": ("rows in users and ledger each", "empty"),
         "backlog": ("commands in the queue", "shortest"),

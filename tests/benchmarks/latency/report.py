@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
+from textwrap import fill
+from typing import Any
 
 from tests.benchmarks.figures import Spread, ratios
 from tests.benchmarks.latency.turn import Turn
+from tests.benchmarks.tables import place
 from worker.lab.durations import Durations, durations_of, histogram_of, new_histogram
 
 ENOUGH_FOR_P999 = 1_000
@@ -89,8 +92,19 @@ def compared(turns: Sequence[Turn], *, arrivals: str, percentile: str) -> Spread
     return Spread.of(found) if found else None
 
 
+def figures(document: Mapping[str, Any]) -> str:
+    """What docs/performance.md shows of `latency.json`."""
+    turns = [Turn.model_validate(turn) for turn in document["turns"]]
+    rounds = len({turn.round for turn in turns})
+    told = (
+        f"Measured until {document['measured_on'][:10]}: {rounds} rounds, in each "
+        f"{turns[0].seconds:g} s of every load after a warm-up; {place(document)}."
+    )
+    return f"{fill(told, 104, break_long_words=False)}\n\n{markdown(turns)}\n"
+
+
 def markdown(turns: Sequence[Turn]) -> str:
-    """The figures as they stand in docs/performance.md."""
+    """The tables."""
     return "\n".join([*_percentiles(rows(turns)), "", *_targets(turns)])
 
 
