@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pamqp.frame
 import pytest
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
+from aiormq.exceptions import DeliveryError, PublishError
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from worker.broker.burst import Burst, can_send, knows
+from worker.broker.burst import Burst, BurstChannel, knows
+from worker.broker.frames import can_frame
 from worker.messages import Publication
 
 
 class FakeChannel:
-    """The part of aiormq's channel that a burst reaches for."""
+    """The part of aiormq's channel that bursts reach for."""
 
     number = 3
     max_content_size = 40
 
     def __init__(self) -> None:
-        self.confirmations: OrderedDict[int, Any] = OrderedDict()
-        self.message_id_delivery_tag: dict[str, int] = {}
-        self.delivery_tag = 10
         self.write_queue: asyncio.Queue[ChannelFrame] = asyncio.Queue(1)
+        self.locked = asyncio.Lock()
 
     @property
-    @asynccontextmanager
-    async def lock(self) -> Any:
-        yield
+    def lock(self) -> asyncio.Lock:
+        return self.locked
 
     def create_future(self) -> asyncio.Future[None]:
         return asyncio.get_running_loop().create_future()
 
 
-def burst(channel: FakeChannel, *publications: Publication) -> Burst:
-    ids = [f"id-{number}" for number in range(len(publications))]
-    return Burst(cast(Channel, channel), publications, ids)
+class Bursts(BurstChannel):
+    """On a channel whose writer takes everything."""
+
+    def __init__(self) -> None:
+        self.fake = FakeChannel()
+        super().__init__(cast(Channel, self.fake))
+
+    async def send(self, *publications: Publication) -> Burst:
+        start = self._last_tag
+        ids = [f"id-{start + number}" for number in range(len(publications))]
+        burst = await self.write(publications, ids)
+        self.written = self.fake.write_queue.get_nowait().payload
+        return burst
 
 
 def event(body: bytes = b"{}", **fields: Any) -> Publication:
@@ -58,12 +65,12 @@ texts = st.text(max_size=30)
 async def test_the_frames_are_what_pamqp_would_write(
     body: bytes, correlation: str | None, headers: dict[str, str | bool]
 ) -> None:
-    channel = FakeChannel()
+    bursts = Bursts()
     publication = event(
         body, content_type="a/b", type="user.created", correlation_id=correlation, headers=headers
     )
-    await burst(channel, publication).write()
-    raw = channel.write_queue.get_nowait().payload
+    await bursts.send(publication)
+    raw = bursts.written
     frames: list[Any] = []
     while raw:
         size, number, frame = pamqp.frame.unmarshal(raw)
@@ -89,49 +96,99 @@ async def test_the_frames_are_what_pamqp_would_write(
 
 
 async def test_it_is_complete_when_every_confirm_has_come_in_whatever_order() -> None:
-    channel = FakeChannel()
-    group = burst(channel, event(), event(), event())
-    await group.write()
-    assert channel.delivery_tag == 13
-    for tag in (13, 11):
-        channel.confirmations.pop(tag).set_result(None)
-    assert not group.complete.done()
-    channel.confirmations.pop(12).set_result(None)
+    bursts = Bursts()
+    burst = await bursts.send(event(), event(), event())
+    bursts.confirmed(3, False, True)
+    bursts.confirmed(1, False, True)
+    early = (burst.unanswered, burst.complete.done())
+    bursts.confirmed(2, False, True)
 
-    assert group.complete.done()
-    assert group.outcomes == [True, True, True]
-    assert channel.message_id_delivery_tag == {}
+    assert early == (1, False)
+    assert (burst.unanswered, burst.complete.done()) == (None, True)
+    assert burst.faults == {}
 
 
-async def test_each_message_has_its_own_outcome() -> None:
-    channel = FakeChannel()
-    group = burst(channel, event(), event())
-    await group.write()
-    error = ValueError("returned")
-    confirm = channel.confirmations[11]
-    confirm.set_exception(error)
-    confirm.set_result(None)  # the confirm that follows a return
-    assert confirm.done()
-    assert not confirm.cancelled()
-    channel.confirmations[12].set_result(None)
+async def test_one_confirm_may_be_about_several_bursts() -> None:
+    bursts = Bursts()
+    first, second, third = [await bursts.send(event(), event(), event()) for _ in range(3)]
+    bursts.confirmed(5, True, True)
 
-    assert group.outcomes == [error, True]
-    assert group.complete.done()
+    assert first.complete.done()
+    assert second.unanswered == 2
+    assert third.unanswered == 0
+    bursts.confirmed(9, True, True)
+    assert second.complete.done()
+    assert third.complete.done()
+
+
+async def test_each_message_has_its_own_fault() -> None:
+    bursts = Bursts()
+    await bursts.send(event())
+    burst = await bursts.send(event(), event(), event())
+    method = pamqp.frame.marshal(Basic.Return(312, "NO_ROUTE", "worker.events", "user.gone"), 3)
+    properties = Basic.Properties(message_id="id-2")
+    bursts.returned(method, ContentHeader(properties=properties).marshal())
+    bursts.confirmed(2, True, True)
+    bursts.confirmed(3, False, True)  # the confirm that follows a return
+    bursts.confirmed(4, False, False)
+
+    assert burst.complete.done()
+    returned, refused = burst.faults[1], burst.faults[2]
+    assert isinstance(returned, PublishError)
+    assert isinstance(returned.frame, Basic.Return)
+    assert returned.frame.routing_key == "user.gone"
+    assert isinstance(refused, DeliveryError)
+    assert burst.faults.keys() == {1, 2}
+
+
+async def test_a_refusal_of_several_spares_what_was_confirmed_before() -> None:
+    bursts = Bursts()
+    burst = await bursts.send(event(), event(), event())
+    bursts.confirmed(2, False, True)
+    bursts.confirmed(3, True, False)
+
+    assert burst.faults.keys() == {0, 2}
+
+
+@given(st.data())
+async def test_any_order_of_confirms_completes_every_burst(data: st.DataObject) -> None:
+    bursts = Bursts()
+    sizes = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    sent = [await bursts.send(*[event()] * size) for size in sizes]
+    open_tags = list(range(1, sum(sizes) + 1))
+    refused = set()
+    while open_tags:
+        tag = data.draw(st.sampled_from(open_tags))
+        multiple, positive = data.draw(st.booleans()), data.draw(st.booleans())
+        answered = [each for each in open_tags if each == tag or (multiple and each < tag)]
+        open_tags = [each for each in open_tags if each not in answered]
+        refused |= set() if positive else set(answered)
+        bursts.confirmed(tag, multiple, positive)
+        for burst in sent:
+            mine = range(burst.first_tag, burst.first_tag + len(burst))
+            missing = [each - burst.first_tag for each in open_tags if each in mine]
+            assert burst.unanswered == (missing[0] if missing else None)
+            assert burst.complete.done() == (not missing)
+
+    faults = {burst.first_tag + number for burst in sent for number in burst.faults}
+    assert faults == refused
 
 
 async def test_a_write_that_is_cancelled_takes_its_numbers_back() -> None:
-    channel = FakeChannel()
-    channel.write_queue.put_nowait(ChannelFrame(b"", should_close=False))
-    writing = asyncio.create_task(burst(channel, event(), event()).write())
+    bursts = Bursts()
+    bursts.fake.write_queue.put_nowait(ChannelFrame(b"", should_close=False))
+    writing = asyncio.create_task(bursts.write([event(), event()], ["a", "b"]))
     await asyncio.sleep(0)
-    assert channel.delivery_tag == 12
+    assert bursts._last_tag == 2
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
+    bursts.fake.write_queue.get_nowait()
 
-    assert channel.delivery_tag == 10
-    assert not channel.confirmations
-    assert not channel.message_id_delivery_tag
+    burst = await bursts.send(event())
+    assert burst.first_tag == 1
+    bursts.confirmed(1, False, True)
+    assert burst.complete.done()
 
 
 def test_only_a_channel_of_the_known_shape_is_used() -> None:
@@ -140,6 +197,6 @@ def test_only_a_channel_of_the_known_shape_is_used() -> None:
 
 
 def test_a_copy_or_an_odd_header_is_left_to_the_public_calls() -> None:
-    assert can_send(event(headers={"commandid": "x", "x-replayed": True}))
-    assert not can_send(event(headers={"n": 1}))
-    assert not can_send(event(copy_of=b""))
+    assert can_frame(event(headers={"commandid": "x", "x-replayed": True}))
+    assert not can_frame(event(headers={"n": 1}))
+    assert not can_frame(event(copy_of=b""))

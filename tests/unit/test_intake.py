@@ -11,12 +11,12 @@ import pamqp.frame
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp.body import ContentBody
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Channel
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from worker.broker import properties
-from worker.broker.wire import Intake
+from worker.broker.wire import Answers, Intake
 
 texts = st.text(max_size=20).filter(lambda text: len(text.encode()) <= 255)
 short = st.none() | texts.filter(bool)
@@ -127,6 +127,37 @@ async def test_our_deliveries_are_taken_and_all_else_passes(
 
     assert len(await read_frames(intake)) == theirs
     assert taken.deliveries == ours
+
+
+@given(st.integers(1, 50))
+async def test_answers_to_our_bursts_are_taken_and_those_to_others_pass(chunk: int) -> None:
+    returned = pamqp.frame.marshal(Basic.Return(312, "NO_ROUTE", "worker.events", "gone"), 5)
+    header = ContentHeader(body_size=1, properties=Basic.Properties(message_id="m-1"))
+    content = pamqp.frame.marshal(header, 5) + pamqp.frame.marshal(ContentBody(b"x"), 5)
+    stream = (
+        pamqp.frame.marshal(Basic.Ack(7, True), 5)
+        + pamqp.frame.marshal(Basic.Ack(1, False), 6)  # another channel's
+        + returned
+        + content
+        + pamqp.frame.marshal(Basic.Nack(8, False), 5)
+        + pamqp.frame.marshal(Channel.CloseOk(), 5)
+    )
+    said: list[Any] = []
+    reader = asyncio.StreamReader()
+    intake = Intake(reader)
+    intake.answers[5] = Answers(
+        lambda *confirm: said.append(confirm), lambda *frames: said.append(frames)
+    )
+    for start in range(0, len(stream), chunk):
+        reader.feed_data(stream[start : start + chunk])
+    reader.feed_eof()
+    passed = await read_frames(intake)
+
+    assert [type(frame) for frame in passed] == [Basic.Ack, Channel.CloseOk]
+    confirm, back, refusal = said
+    assert (confirm, refusal) == ((7, True, True), (8, False, False))
+    assert back[0] == returned
+    assert properties.read(back[1]).message_id == "m-1"
 
 
 async def test_aiormq_sees_a_sign_of_life_while_only_deliveries_come() -> None:

@@ -16,7 +16,7 @@ from aiormq.channel import Channel
 from pamqp.commands import Basic
 
 from worker.broker.connection import connect, open_channel
-from worker.broker.publisher import MAX_PROPERTIES_BYTES, PERSISTENT
+from worker.broker.properties import MAX_PROPERTIES_BYTES, PERSISTENT
 from worker.broker.sender import (
     FAILURES,
     REPLY_TO,

@@ -6,6 +6,7 @@ stepped over, and decoded only where a dead letter takes all of it along.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from pamqp import decode
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from worker.broker.wire import unreadable
+from worker.broker.wire import UNREADABLE_HEADER, unreadable
 
 _FIRST = 14
 """Where the properties begin: after class, weight, body size and flags."""
@@ -23,6 +24,26 @@ _FIRST = 14
 _CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 0x8000, 0x4000, 0x2000, 0x1000
 _PRIORITY, _CORRELATION_ID, _REPLY_TO, _EXPIRATION = 0x0800, 0x0400, 0x0200, 0x0100
 _MESSAGE_ID, _TIMESTAMP, _TYPE, _MORE_FLAGS = 0x0080, 0x0040, 0x0020, 0x0001
+
+PERSISTENT = 2
+
+MAX_PROPERTIES_BYTES = 100_000
+"""A header must fit into one frame: 131,072 bytes unless the broker is set otherwise."""
+
+DIRECT_REPLY = "amq.rabbitmq.reply-to"
+
+_ACTIVE_HEADERS = frozenset({"CC", "BCC", UNREADABLE_HEADER})
+_KEPT_PROPERTIES = (
+    "content_type",
+    "content_encoding",
+    "priority",
+    "correlation_id",
+    "reply_to",
+    "message_id",
+    "timestamp",
+    "message_type",
+    "app_id",
+)
 
 
 @dataclass(slots=True)
@@ -96,3 +117,29 @@ def all_of(original: Basic.Properties | bytes) -> Basic.Properties:
     except Exception:  # what came undecodable is not taken along
         return Basic.Properties()
     return header.properties
+
+
+def copy_of(source: Basic.Properties | bytes, headers: Mapping[str, Any]) -> Basic.Properties:
+    """The original's properties with further headers.
+
+    Left out is what would move, expire or fail the copy: `expiration`, `user_id`, `cluster_id` and
+    the headers of sender-selected distribution.
+    """
+    original = all_of(source)
+    kept = {name: getattr(original, name) for name in _KEPT_PROPERTIES}
+    theirs = {
+        name: value
+        for name, value in (original.headers or {}).items()
+        if name not in _ACTIVE_HEADERS
+    }
+    if str(kept["reply_to"] or "").startswith(DIRECT_REPLY):
+        kept["reply_to"] = None  # only its own asker may publish with it
+    copied = Basic.Properties(delivery_mode=PERSISTENT, headers={**theirs, **headers}, **kept)
+    try:
+        fits = len(copied.marshal()) < MAX_PROPERTIES_BYTES
+    except (ValueError, TypeError, struct.error, OverflowError, RecursionError):
+        fits = False
+    if not fits:
+        # What could be decoded may still not be written again; the body is what matters.
+        return Basic.Properties(delivery_mode=PERSISTENT, headers=dict(headers))
+    return copied

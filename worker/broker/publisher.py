@@ -8,11 +8,9 @@ come twice, never in another order.
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
@@ -27,35 +25,17 @@ from aiormq.exceptions import (
 from pamqp.commands import Basic
 
 from worker.backoff import RECONNECT
-from worker.broker import burst, properties
+from worker.broker import properties
+from worker.broker.burst import BurstChannel, open_bursts
 from worker.broker.connection import closed, is_blocked, open_channel
+from worker.broker.frames import MAX_SHORT_STRING, can_frame
 from worker.broker.topology import Topology
-from worker.broker.wire import UNREADABLE_HEADER
 from worker.messages import Publication, new_id
 from worker.telemetry.health import Part
 
 log = structlog.get_logger(__name__)
 
 BLOCKED_CHECK_SECONDS = 1.0
-PERSISTENT = 2
-
-MAX_PROPERTIES_BYTES = 100_000
-"""A header must fit into one frame: 131,072 bytes unless the broker is set otherwise."""
-
-DIRECT_REPLY = "amq.rabbitmq.reply-to"
-
-_ACTIVE_HEADERS = frozenset({"CC", "BCC", UNREADABLE_HEADER})
-_KEPT_PROPERTIES = (
-    "content_type",
-    "content_encoding",
-    "priority",
-    "correlation_id",
-    "reply_to",
-    "message_id",
-    "timestamp",
-    "message_type",
-    "app_id",
-)
 
 
 class Publisher:
@@ -71,7 +51,7 @@ class Publisher:
         self._connected = asyncio.Event()
         self._renew = asyncio.Event()
         self._blocked = False
-        self._bursts = False
+        self._bursts: BurstChannel | None = None
         self._attempt_ids = count()
         self._prefix = new_id()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -81,21 +61,20 @@ class Publisher:
         await self._topology.ensure(connection)
         self._renew.clear()
         self._channel = await open_channel(connection)
-        self._bursts = burst.knows(self._channel)
+        self._bursts = await open_bursts(connection)
         self._connected.set()
         self._part.up()
-        endings = [
-            asyncio.ensure_future(closed(connection, self._channel)),
-            asyncio.ensure_future(self._renew.wait()),
-        ]
+        channels = [self._channel, *([self._bursts.channel] if self._bursts else [])]
+        ends = [asyncio.ensure_future(closed(connection, channel)) for channel in channels]
+        endings = [*ends, asyncio.ensure_future(self._renew.wait())]
         watch = asyncio.create_task(self._watch_blocked(connection))
         try:
             await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
-            ended = endings[0]
-            raise AMQPError(ended.result() if ended.done() else "messages were not accepted")
+            reasons = [end.result() for end in ends if end.done()]
+            raise AMQPError(reasons[0] if reasons else "messages were not accepted")
         finally:
             self._connected.clear()
-            self._channel = None
+            self._channel, self._bursts = None, None
             for task in (*endings, watch):
                 task.cancel()
             await asyncio.gather(*endings, watch, return_exceptions=True)
@@ -127,8 +106,8 @@ class Publisher:
         self, channel: Channel, publications: Sequence[Publication]
     ) -> tuple[int, Exception | None]:
         """How many of the first ones were confirmed, and what became of the next."""
-        if self._bursts and all(map(burst.can_send, publications)):
-            return await self._burst_once(channel, publications)
+        if self._bursts is not None and all(map(can_frame, publications)):
+            return await self._burst_once(self._bursts, publications)
         sends = [asyncio.ensure_future(self._send(channel, each)) for each in publications]
         try:
             await self._all_answered(sends)
@@ -148,25 +127,29 @@ class Publisher:
         return len(sends), None
 
     async def _burst_once(
-        self, channel: Channel, publications: Sequence[Publication]
+        self, bursts: BurstChannel, publications: Sequence[Publication]
     ) -> tuple[int, Exception | None]:
         ids = [f"{self._prefix}-{next(self._attempt_ids)}" for _ in publications]
-        group = burst.Burst(channel, publications, ids)
         try:
-            await group.write()
-            await self._all_answered([group.complete])
+            burst = await bursts.write(publications, ids)
+            await self._all_answered([burst.complete])
         except (AMQPError, ChannelInvalidStateError, ConnectionError) as error:
             return 0, error
-        for number, outcome in enumerate(group.outcomes):
-            if outcome is True or (outcome and not publications[number].needs_queue):
-                continue
-            if isinstance(outcome, Exception):
-                return number, outcome
-            lost = group.complete.done()
-            return number, ConnectionError("the channel was closed") if lost else TimeoutError(
-                "the broker did not confirm in time"
+        faults = {
+            number: fault
+            for number, fault in burst.faults.items()
+            if publications[number].needs_queue
+        }
+        if burst.unanswered is not None:
+            lost = burst.complete.done()
+            faults.setdefault(
+                burst.unanswered,
+                ConnectionError("the channel was closed")
+                if lost
+                else TimeoutError("the broker did not confirm in time"),
             )
-        return len(publications), None
+        first = min(faults, default=None)
+        return (len(publications), None) if first is None else (first, faults[first])
 
     async def _all_answered(self, sends: Sequence[asyncio.Future[None]]) -> None:
         """Return when all are, or when the broker has been silent for too long.
@@ -239,9 +222,9 @@ class Publisher:
 
     def _properties(self, publication: Publication) -> Basic.Properties:
         if publication.copy_of is not None:
-            return _copy(publication.copy_of, publication.headers)
+            return properties.copy_of(publication.copy_of, publication.headers)
         correlation = publication.correlation_id
-        if correlation is not None and len(correlation.encode()) > burst.MAX_SHORT_STRING:
+        if correlation is not None and len(correlation.encode()) > MAX_SHORT_STRING:
             correlation = None  # it stands in the event, too
         return Basic.Properties(
             content_type=publication.content_type,
@@ -249,31 +232,5 @@ class Publisher:
             correlation_id=correlation,
             headers=dict(publication.headers),
             timestamp=datetime.now(UTC),
-            delivery_mode=PERSISTENT,
+            delivery_mode=properties.PERSISTENT,
         )
-
-
-def _copy(source: Basic.Properties | bytes, headers: Mapping[str, Any]) -> Basic.Properties:
-    """The original's properties with further headers.
-
-    Left out is what would move, expire or fail the copy: `expiration`, `user_id`, `cluster_id` and
-    the headers of sender-selected distribution.
-    """
-    original = properties.all_of(source)
-    kept = {name: getattr(original, name) for name in _KEPT_PROPERTIES}
-    theirs = {
-        name: value
-        for name, value in (original.headers or {}).items()
-        if name not in _ACTIVE_HEADERS
-    }
-    if str(kept["reply_to"] or "").startswith(DIRECT_REPLY):
-        kept["reply_to"] = None  # only its own asker may publish with it
-    copied = Basic.Properties(delivery_mode=PERSISTENT, headers={**theirs, **headers}, **kept)
-    try:
-        fits = len(copied.marshal()) < MAX_PROPERTIES_BYTES
-    except (ValueError, TypeError, struct.error, OverflowError, RecursionError):
-        fits = False
-    if not fits:
-        # What could be decoded may still not be written again; the body is what matters.
-        return Basic.Properties(delivery_mode=PERSISTENT, headers=dict(headers))
-    return copied

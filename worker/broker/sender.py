@@ -19,9 +19,9 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 from pamqp.commands import Basic
 
-from worker.broker.burst import MAX_SHORT_STRING
 from worker.broker.connection import closed, connect, is_blocked, open_channel
-from worker.broker.publisher import PERSISTENT
+from worker.broker.frames import MAX_SHORT_STRING
+from worker.broker.properties import PERSISTENT
 from worker.broker.topology import Topology
 from worker.errors import Misconfigured, TimedOut, Unreachable
 from worker.messages import Publication, new_id

@@ -2,8 +2,8 @@
 
 aiormq awaits three times a frame, queues each frame, and starts a task for each delivery; that is
 most of what a command costs. So the reader that it is given (through its public transport factory)
-takes the frames of our own deliveries out of the stream and hands them to a sink at once. All other
-frames reach aiormq as they came.
+takes the frames of our own deliveries, and of what the broker answers to our bursts, out of the
+stream and hands them over at once. All other frames reach aiormq as they came.
 
 aiormq also closes the connection when a frame cannot be decoded: a publisher that sends a property
 which is not UTF-8, a date past the year 9999 or a table nested a thousand deep would stop every
@@ -33,12 +33,24 @@ UNREADABLE_HEADER = f"x-unreadable-{token_hex(16)}"
 Sink = Callable[[int, bool, bytes, bytes], None]
 """Takes delivery tag, redelivered, content header (its payload) and body; must not raise."""
 
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Takes what the broker says of the messages published on a channel; must not raise."""
+
+    confirmed: Callable[[int, bool, bool], None]
+    """Takes delivery tag, multiple, and whether the broker took the messages."""
+    returned: Callable[[bytes, bytes], None]
+    """Takes the frame of `basic.return`, and the content header (its payload)."""
+
+
 METHOD, HEADER, BODY = 1, 2, 3
-_DELIVER = bytes((0, 60, 0, 60))
-"""Class and method of `basic.deliver`."""
+# Class and method, as they stand in a frame.
+_DELIVER, _RETURN = bytes((0, 60, 0, 60)), bytes((0, 60, 0, 50))
+_ACK, _NACK = bytes((0, 60, 0, 80)), bytes((0, 60, 0, 120))
 _FRAME_START = struct.Struct(">BHI")
 _FRAME_EXTRA = _FRAME_START.size + 1
-_TAG_AND_FLAG = struct.Struct(">QB")
+_TAG_AND_FLAGS = struct.Struct(">QB")
 _BODY_SIZE = struct.Struct(">Q")
 _HEARTBEAT = bytes((8, 0, 0, 0, 0, 0, 0, 0xCE))
 _SIGN_OF_LIFE_SECONDS = 1.0
@@ -62,7 +74,7 @@ class TolerantTransport(TransportFactory):
 
 @dataclass(slots=True)
 class _Content:
-    """A delivery whose header and body frames are still to come."""
+    """A delivery, or a returned message, whose header and body frames are still to come."""
 
     sink: Sink
     tag: int
@@ -75,12 +87,13 @@ class _Content:
 class Intake:
     """The part of a `StreamReader` that aiormq uses, a frame at a time.
 
-    `sinks` holds, by channel number and consumer tag, who takes a consumer's deliveries; those of
-    other consumers go to aiormq.
+    `sinks` holds, by channel number and consumer tag, who takes a consumer's deliveries, `answers`,
+    by channel number, who takes confirms and returns; those of others go to aiormq.
     """
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self.sinks: dict[tuple[int, bytes], Sink] = {}
+        self.answers: dict[int, Answers] = {}
         self._reader = reader
         self._buffer = b""
         self._start = 0
@@ -110,7 +123,7 @@ class Intake:
         """The next frame that is for aiormq."""
         while True:
             frame = await self._read_frame()
-            if self.sinks and self._take(frame):
+            if self._take(frame):
                 # aiormq gives a connection up on which it has seen no frame for long.
                 if monotonic() - self._sign_of_life > _SIGN_OF_LIFE_SECONDS:
                     self._sign_of_life = monotonic()
@@ -139,18 +152,13 @@ class Intake:
             self._buffer, self._start = buffer[start:] + piece, 0
 
     def _take(self, frame: bytes) -> bool:
-        """Take the frame if it belongs to a delivery for one of the sinks."""
+        """Take the frame if it is for one of the sinks, or an answer that is waited for."""
         kind, channel, _ = _FRAME_START.unpack_from(frame)
         if kind == METHOD:
-            if frame[7:11] != _DELIVER:
-                return False
-            end = 12 + frame[11]
-            sink = self.sinks.get((channel, frame[12:end]))
-            if sink is None:
-                return False
-            tag, redelivered = _TAG_AND_FLAG.unpack_from(frame, end)
-            self._contents[channel] = _Content(sink, tag, bool(redelivered))
-            return True
+            method = frame[7:11]
+            if method == _DELIVER:
+                return self._take_delivery(channel, frame)
+            return channel in self.answers and self._take_answer(channel, method, frame)
         content = self._contents.get(channel)
         if content is None or kind not in (HEADER, BODY):
             return False
@@ -166,6 +174,30 @@ class Intake:
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             content.sink(content.tag, content.redelivered, content.header, body)
         return True
+
+    def _take_delivery(self, channel: int, frame: bytes) -> bool:
+        end = 12 + frame[11]
+        sink = self.sinks.get((channel, frame[12:end]))
+        if sink is None:
+            return False
+        tag, redelivered = _TAG_AND_FLAGS.unpack_from(frame, end)
+        self._contents[channel] = _Content(sink, tag, bool(redelivered))
+        return True
+
+    def _take_answer(self, channel: int, method: bytes, frame: bytes) -> bool:
+        answers = self.answers[channel]
+        if method in (_ACK, _NACK):
+            tag, flags = _TAG_AND_FLAGS.unpack_from(frame, 11)
+            answers.confirmed(tag, bool(flags & 1), method == _ACK)
+            return True
+        if method == _RETURN:
+
+            def returned(_tag: int, _redelivered: bool, header: bytes, _body: bytes) -> None:
+                answers.returned(frame, header)
+
+            self._contents[channel] = _Content(returned, 0, False)
+            return True
+        return False
 
 
 def mend_delivery(frame: bytes) -> bytes:
