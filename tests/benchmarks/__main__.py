@@ -110,13 +110,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--rounds", type=_positive, default=3, help="how often each takes its turn (3)"
+        "--rounds", type=_positive, default=5, help="how often each takes its turn (5)"
     )
     parser.add_argument(
         "--commands",
         type=_positive,
-        default=10_000,
-        help="commands in the queue of a fast contender; a slow one gets a fifth (10000)",
+        default=8_000,
+        help="commands in the queue of a fast contender; a slow one gets an eighth (8000)",
     )
     parser.add_argument(
         "--only",

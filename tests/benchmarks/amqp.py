@@ -1,9 +1,10 @@
 """An AMQP connection that costs next to nothing.
 
-What measures shares the machine with what is measured. An observer written with pika or aio-pika
-spends 50 to 100 µs on every event, half of what a fast contender spends on all of its work. This
-one looks at the first bytes of each frame, keeps the body and the time, and leaves the reading for
-later. Publishing is as cheap: the frames of many messages leave as one piece.
+What measures shares the machine with what is measured. An observer written with aio-pika spends
+74 µs of CPU on every event, one with pika 17 (events of 600 bytes), where a fast contender spends
+150 on all of its work. This one spends 3: it looks at the first bytes of each frame, keeps the body
+and the time, and leaves the reading for later. Publishing costs 7 µs a message: the frames of many
+leave as one piece.
 """
 
 from __future__ import annotations

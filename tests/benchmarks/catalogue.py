@@ -12,7 +12,7 @@ PROJECT = Path(sys.executable).parent
 """The programs of the project's virtual environment, which this runs in."""
 PEERS = PROJECT.parents[1] / ".venv-bench" / "bin"
 
-_SLOW = 0.2
+_SLOW = 0.125
 """The part of the commands that a slow one gets."""
 
 

@@ -10,6 +10,10 @@ FIRST, LAST = 0.05, 0.95
 """The part of the events that a rate is counted over: without the start and the last few."""
 
 
+class NoRate(ValueError):
+    """The events are too few, or came all at once."""
+
+
 @dataclass(frozen=True)
 class Spread:
     """The middle of some values, and how far they reach."""
@@ -27,11 +31,14 @@ class Spread:
 
 
 def bounds(count: int) -> tuple[int, int]:
-    """The numbers (from 1) of the first and the last event that a rate is counted between."""
+    """The numbers (from 1) of the first and the last event that a rate is counted between.
+
+    Raises `NoRate`.
+    """
     first = max(1, round(count * FIRST))
     last = min(count, round(count * LAST))
     if last <= first:
-        raise ValueError(f"{count} events are too few for a rate")
+        raise NoRate(f"{count} events are too few for a rate: take more commands")
     return first, last
 
 
@@ -39,12 +46,12 @@ def rate(times: Sequence[float]) -> float:
     """Events per second from the 5th to the 95th percentile of the events received.
 
     That leaves out the start (a process that connects, a prefetch that fills), and the end, where
-    one of several tasks or processes is the last to finish.
+    one of several tasks or processes is the last to finish. Raises `NoRate`.
     """
     first, last = bounds(len(times))
     seconds = times[last - 1] - times[first - 1]
     if seconds <= 0:
-        raise ValueError("all events came at the same time, so there is no rate")
+        raise NoRate("all events came at the same time: take more commands")
     return (last - first) / seconds
 
 

@@ -34,7 +34,7 @@ FROM made;
 async def press(contender: Contender, place: Place, *, commands: int) -> Run:
     """Run pgbench for that many transactions; the rate is the one that it prints.
 
-    Raises `ContenderFailed` if it is missing or fails.
+    Raises `ContenderFailed` if it fails.
     """
     each = max(1, commands // CLIENTS)
     done = each * CLIENTS
@@ -58,22 +58,16 @@ async def press(contender: Contender, place: Place, *, commands: int) -> Run:
 
 async def _pgbench(contender: Contender, arena: Arena, transactions: int) -> str:
     options = f"--no-vacuum --protocol=prepared --client={CLIENTS} --jobs={THREADS}".split()
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *contender.argv,
-            *options,
-            f"--transactions={transactions}",
-            "--file=-",
-            dsn(arena.database_url),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=STDOUT,
-        )
-    except FileNotFoundError:
-        raise ContenderFailed(
-            f"{contender.name}: there is no {contender.argv[0]} on the PATH "
-            "(it comes with the PostgreSQL server)"
-        ) from None
+    process = await asyncio.create_subprocess_exec(
+        *contender.argv,
+        *options,
+        f"--transactions={transactions}",
+        "--file=-",
+        dsn(arena.database_url),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=STDOUT,
+    )
     output, _ = await process.communicate(STATEMENT.encode())
     if process.returncode:
         raise ContenderFailed(

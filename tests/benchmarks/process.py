@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import tempfile
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import IO, Any, TypeVar
@@ -67,8 +68,8 @@ class Running:
 @asynccontextmanager
 async def running(contender: Contender, arena: Arena) -> AsyncIterator[Running]:
     """Start the contender in the arena; nothing of it is left afterwards."""
-    with tempfile.TemporaryFile() as log:
-        process = await _start(contender.argv, contender, arena, stdout=log, stderr=log)
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
+        process = await _start(contender.argv, contender, arena, folder, stdout=log, stderr=log)
         it = Running(contender, process, log)
         try:
             yield it
@@ -78,9 +79,9 @@ async def running(contender: Contender, arena: Arena) -> AsyncIterator[Running]:
 
 async def fill_by_itself(contender: Contender, arena: Arena, bodies: Sequence[bytes]) -> None:
     """Have the contender's own program publish the commands, in the form that its library wants."""
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
         process = await _start(
-            contender.fill, contender, arena, stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log
+            contender.fill, contender, arena, folder, stdin=PIPE, stdout=log, stderr=log
         )
         try:
             await process.communicate(b"\n".join(bodies))
@@ -94,12 +95,19 @@ async def fill_by_itself(contender: Contender, arena: Arena, bodies: Sequence[by
 
 
 async def _start(
-    argv: Sequence[str], contender: Contender, arena: Arena, **files: Any
+    argv: Sequence[str], contender: Contender, arena: Arena, folder: str, **files: Any
 ) -> asyncio.subprocess.Process:
-    environment = {**os.environ, **arena.variables(), **contender.environment}
+    # The worker as it comes: neither settings of this shell, nor those of a `.env` in this folder.
+    inherited = {name: value for name, value in os.environ.items() if name[:7] != "WORKER_"}
+    environment = {
+        **inherited,
+        "PYTHONPATH": str(ROOT),
+        **arena.variables(),
+        **contender.environment,
+    }
     try:
         return await asyncio.create_subprocess_exec(
-            *argv, env=environment, cwd=ROOT, start_new_session=True, **files
+            *argv, env=environment, cwd=folder, start_new_session=True, **files
         )
     except FileNotFoundError:
         raise ContenderFailed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -10,6 +10,7 @@ from random import Random
 from tests.benchmarks.arena import Place
 from tests.benchmarks.contender import Contender, Queue
 from tests.benchmarks.drain import Run, drain
+from tests.benchmarks.figures import NoRate
 from tests.benchmarks.pgbench import press
 from tests.benchmarks.process import ContenderFailed
 
@@ -73,15 +74,15 @@ async def _turn(
             run = await press(contender, place, commands=count)
         else:
             run = await drain(contender, place, commands=count, seed=seed)
-    except ContenderFailed as error:
+    except (ContenderFailed, NoRate) as error:
         return Outcome(number, contender.name, failure=str(error))
     return Outcome(number, contender.name, run=run)
 
 
 def unavailable(contender: Contender) -> str | None:
     """Why the contender cannot take part here, if it cannot; looked at before anything starts."""
-    if "--processes" not in contender.argv or not contender.name.startswith("worker"):
+    program = contender.argv[0]
+    if shutil.which(program):
         return None
-    program, *_ = contender.argv
-    shown = subprocess.run([program, "run", "--help"], capture_output=True, text=True, check=False)
-    return None if "--processes" in shown.stdout else "this worker knows no `--processes`"
+    where = "it comes with the PostgreSQL server" if program == "pgbench" else "run `make bench`"
+    return f"there is no {program}: {where}"

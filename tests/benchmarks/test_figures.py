@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.benchmarks.figures import Spread, bounds, rate, ratios
+from tests.benchmarks.figures import NoRate, Spread, bounds, rate, ratios
 
 
 def test_a_steady_stream_has_its_rate_whatever_its_length() -> None:
@@ -28,7 +28,7 @@ def test_a_pause_in_the_middle_counts() -> None:
 
 @pytest.mark.parametrize("times", [[], [1.0], [3.0, 3.0, 3.0, 3.0]])
 def test_without_any_time_between_events_there_is_no_rate(times: list[float]) -> None:
-    with pytest.raises(ValueError, match="rate"):
+    with pytest.raises(NoRate, match="take more commands"):
         rate(times)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,3 +135,20 @@ def test_without_servers_it_says_what_to_run(
     monkeypatch.delenv("WORKER_BROKER__URL", raising=False)
     assert main(["--only=worker"]) == 2
     assert "run `make bench`" in capsys.readouterr().err
+
+
+@pytest.mark.servers
+def test_the_whole_of_it_measures_prints_writes_and_draws(
+    broker_url: str, server_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["--rounds=1", "--commands=1000", "--only=worker,nothing", f"--output={tmp_path}"])
+    assert code == 0
+    made = json.loads((tmp_path / "benchmarks.json").read_text())
+    assert {each["name"] for each in made["contenders"]} == {"worker", "nothing"}
+    assert all(each["rate"]["median"] > 100 for each in made["contenders"])
+    assert [each["tally"]["lost"] for each in made["rounds"]] == [0, 0]
+    verdicts = {each["what"]: each["verdict"] for each in made["targets"]}
+    assert verdicts["worker : handler that only publishes an event"] != "not measured"
+    assert "worker : FastStream, one process each" in capsys.readouterr().out
+    assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
+    assert "aio-pika handler" in (tmp_path / "rates.svg").read_text()
