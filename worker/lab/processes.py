@@ -94,6 +94,8 @@ async def child(module: str, end: socket) -> AsyncIterator[Child]:
             stdout=PIPE,
             stderr=PIPE,
             limit=LONGEST_LINE_BYTES,
+            # Ctrl-C reaches the lab alone, and it is the lab that stops its children, in order.
+            start_new_session=True,
         )
     finally:
         # Ours must go, or the other side would never see the link end.
