@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +18,7 @@ from worker.lab.units import show_number, show_seconds
 POOL_WIDTH = 48
 """Characters of the bar; a bigger pool is drawn to scale."""
 LAST_POINTS = 12
-"""So many points are listed; all of them are in the result."""
+"""So many points are listed while others are measured."""
 
 
 class PlainView:
@@ -56,11 +56,11 @@ class PlainView:
 
 
 class LiveView:
-    """The pool at this moment, and the points so far; drawn in place."""
+    """The pool at this moment and the last points, drawn in place; in the end all points."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
-        self._points: deque[Point] = deque(maxlen=LAST_POINTS)
+        self._live = Live(console=console, refresh_per_second=4)
+        self._points: list[Point] = []
         self._setting: Setting | None = None
         self._tick: dict[str, Any] = {}
         self._began = self._ends = monotonic()
@@ -73,6 +73,7 @@ class LiveView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
+        self._live.update(_table(self._points) if self._points else Text())
         self._live.stop()
 
     def begin(self, setting: Setting, seconds: float) -> None:
@@ -96,7 +97,7 @@ class LiveView:
     def _picture(self) -> RenderableType:
         parts: list[RenderableType] = []
         if self._points:
-            parts += [_table(self._points), Text()]
+            parts += [_table(self._points[-LAST_POINTS:]), Text()]
         if self._setting is not None:
             now = max(self._ends - monotonic(), 0)
             parts.append(
@@ -172,7 +173,7 @@ def _numbers(tick: dict[str, Any]) -> Text:
     return words
 
 
-def _table(points: deque[Point]) -> Table:
+def _table(points: Sequence[Point]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("setting")
     for name in ("done", "wait p50", "wait p99", "latency p99", "busy", "failed"):
