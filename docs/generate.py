@@ -2,7 +2,7 @@
 
 docs/settings.md   every setting, from `worker.settings`
 docs/cli.md        the help of every command, from `worker.cli`
-docs/performance.md  its figures, from `docs/benchmarks/benchmarks.json`
+docs/performance.md  its figures, from `docs/benchmarks/*.json`
 docs/lab-result.md  every field of `result.json`, from `worker.lab.results`
 docs/metrics.md    what `/metrics` shows, from `worker.database.instruments`
 """
@@ -22,6 +22,8 @@ from typer.testing import CliRunner
 
 from docs.lab_result import result_page
 from tests.benchmarks import tables
+from tests.benchmarks.growth import report as growth
+from tests.benchmarks.latency import report as latency
 from worker.cli import app
 from worker.database.instruments import INSTRUMENTS
 from worker.settings import Settings
@@ -130,18 +132,29 @@ def metrics_page() -> str:
 
 
 def performance_page() -> str:
-    """The page as it is, with the figures of the last published `make bench` between its marks."""
-    document = json.loads((HERE / "benchmarks" / "benchmarks.json").read_text())
-    start, end = "<!-- bench -->\n", "<!-- /bench -->"
-    before, _, rest = (HERE / "performance.md").read_text().partition(start)
-    _, _, after = rest.partition(end)
+    """The page as it is, with the figures last published by each benchmark between its marks."""
+    text = (HERE / "performance.md").read_text()
+    for mark, name, figures in (
+        ("bench", "benchmarks.json", _rates),
+        ("latency", "latency.json", latency.figures),
+        ("growth", "growth.json", growth.figures),
+    ):
+        start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        document = json.loads((HERE / "benchmarks" / name).read_text())
+        text = before + start + figures(document) + end + after
+    return text
+
+
+def _rates(document: dict[str, Any]) -> str:
     parts = [
         textwrap.fill(tables.circumstances(document), 104, break_long_words=False),
         tables.for_markdown(tables.contenders_sheet(document)),
         tables.for_markdown(tables.targets_sheet(document)),
         "\n".join(f"- {remark}" for remark in tables.remarks(document)),
     ]
-    return before + start + "".join(f"{part}\n\n" for part in parts if part) + end + after
+    return "".join(f"{part}\n\n" for part in parts if part)
 
 
 def main() -> None:

@@ -69,6 +69,12 @@ def revision() -> str | None:
         return None
 
 
+def revisions(before: str | None) -> str | None:
+    """The commit of this checkout, after those of what was measured before."""
+    known = [*(before or "").split(", "), revision() or ""]
+    return ", ".join(dict.fromkeys(filter(None, known))) or None
+
+
 async def server_versions(place: Place) -> dict[str, Any]:
     """What the two servers say of themselves."""
     async with await aio_pika.connect(place.broker_url) as connection:

@@ -51,7 +51,9 @@ def test_memory_that_grows_with_the_backlog_is_told(grown: int, verdict: str) ->
     long = turn(1, 1_000, 100, part="backlog", commands=1_000, memory=memory)
     short = turn(1, 10, 100, part="backlog", commands=10, memory=[(0.0, 5_000_000)] * 9)
     assert report.growth(long) == grown
-    (line,) = [line for line in report.markdown([short, long]).splitlines() if "grown" in line]
+    (line,) = [
+        line for line in report.markdown([short, long]).splitlines() if "memory grown" in line
+    ]
     assert verdict in line
 
 

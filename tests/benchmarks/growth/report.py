@@ -73,25 +73,27 @@ def figures(document: Mapping[str, Any]) -> str:
     """What docs/performance.md shows of `growth.json`."""
     turns = [Drained.model_validate(turn) for turn in document["turns"]]
     rounds = max(turn.round for turn in turns)
-    told = f"Measured until {document['measured_on'][:10]}: {rounds} rounds; {place(document)}."
+    told = (
+        f"Measured until {document['measured_on'][:10]}, number of rounds: {rounds}; "
+        f"{place(document)}."
+    )
     return f"{fill(told, 104, break_long_words=False)}\n\n{markdown(turns)}\n"
 
 
 def markdown(turns: Sequence[Drained]) -> str:
     """The tables."""
-    parts = {
-        "rows": ("rows in users and ledger each", "empty"),
-        "backlog": ("commands in the queue", "shortest"),
-        "lanes": ("lanes", "1 lane"),
-    }
-    lines: list[str] = []
-    for part, (what, smallest) in parts.items():
-        if found := rows(turns, part):
-            lines += [*_table(found, what, smallest), ""]
-    return "\n".join([*lines, *_targets(turns)])
+    tables = (
+        _rates_table(rows(turns, "rows"), "rows in users and ledger each", "empty"),
+        _backlog_table([turn for turn in turns if turn.part == "backlog"]),
+        _rates_table(rows(turns, "lanes"), "lanes", "1 lane"),
+        _targets(turns),
+    )
+    return "\n\n".join("\n".join(table) for lines in tables if (table := [*lines]))
 
 
-def _table(found: Sequence[Row], what: str, smallest: str) -> Iterator[str]:
+def _rates_table(found: Sequence[Row], what: str, smallest: str) -> Iterator[str]:
+    if not found:
+        return
     yield f"| {what} | keys | commands/s | lowest … highest | : {smallest} | peak memory |"
     yield "|--:|---|--:|---|---|--:|"
     for row in found:
@@ -105,6 +107,17 @@ def _table(found: Sequence[Row], what: str, smallest: str) -> Iterator[str]:
             f"| {row.size:,} | {row.keys} | {rate.median:,.0f} | {spread} "
             f"| {ratio} | {_mb(row.peak_bytes)}{faults} |"
         )
+
+
+def _backlog_table(turns: Sequence[Drained]) -> Iterator[str]:
+    """Memory alone: what it takes to drain for minutes is not compared with seconds."""
+    if not turns:
+        return
+    yield "| commands in the queue | peak memory | grown in the second half |"
+    yield "|--:|--:|--:|"
+    for turn in sorted(turns, key=lambda turn: (turn.size, turn.round)):
+        wrong = f" **{turn.fault}**" if turn.fault else ""
+        yield (f"| {turn.size:,} | {_mb(turn.peak_bytes)}{wrong} | {growth(turn) / 1e6:.1f} MB |")
 
 
 def _targets(turns: Sequence[Drained]) -> Iterator[str]:

@@ -38,15 +38,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     path = options.output / NAME
-    kept = json.loads(path.read_text())["turns"] if options.add and path.exists() else []
-    turns = [Turn.model_validate(turn) for turn in kept]
+    kept = json.loads(path.read_text()) if options.add and path.exists() else {}
+    turns = [Turn.model_validate(turn) for turn in kept.get("turns", [])]
     try:
         circumstances = asyncio.run(_measure(options, turns, console))
     except NoServers as error:
         console.print(f"error: {error}")
         return 2
     print(report.markdown(turns))
-    document = {"schema": SCHEMA, **circumstances, "turns": [turn.model_dump() for turn in turns]}
+    document = {
+        "schema": SCHEMA,
+        **circumstances,
+        "revision": machine.revisions(kept.get("revision")),
+        "turns": [turn.model_dump() for turn in turns],
+    }
     for folder in [options.output, *([ROOT / "docs" / "benchmarks"] if options.publish else [])]:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / NAME).write_text(json.dumps(document, indent=1) + "\n")
@@ -86,7 +91,6 @@ async def _measure(
                 console.print(_told(turn))
         return {
             "measured_on": datetime.now(UTC).isoformat(timespec="seconds"),
-            "revision": machine.revision(),
             "machine": machine.machine(),
             "servers": await machine.server_versions(place),
             "libraries": machine.libraries(),

@@ -13,7 +13,7 @@ from tests.benchmarks.latency.report import Row
 WIDTH, HEIGHT, SCALE = 150, 150, 2
 COLOURS = {"worker": "#1b6ca8", "faststream": "#c8553d"}
 PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
-KEPT_UP, FELL_BEHIND = "keeps up", "falls behind: grows for as long as the load lasts"
+KEPT_UP, FELL_BEHIND = "keeps up", "falls behind"
 
 
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
@@ -40,7 +40,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
                 "kept_up:N",
                 title=None,
                 scale=alt.Scale(domain=[KEPT_UP, FELL_BEHIND], range=[[1, 0], [4, 3]]),
-                legend=alt.Legend(symbolType="stroke", symbolStrokeWidth=2),
+                legend=None,
             ),
         )
         .properties(width=WIDTH, height=HEIGHT)
@@ -54,7 +54,8 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
         .properties(
             title=alt.TitleParams(
                 "From the intended time of a command to its event",
-                subtitle="open loop: the load does not wait for answers",
+                subtitle="Open loop: the load does not wait for answers. "
+                "Dashed: the contender falls behind, for as long as the load lasts",
                 anchor="start",
             )
         )

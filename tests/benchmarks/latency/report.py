@@ -97,7 +97,7 @@ def figures(document: Mapping[str, Any]) -> str:
     turns = [Turn.model_validate(turn) for turn in document["turns"]]
     rounds = len({turn.round for turn in turns})
     told = (
-        f"Measured until {document['measured_on'][:10]}: {rounds} rounds, in each "
+        f"Measured until {document['measured_on'][:10]}, number of rounds: {rounds}, in each "
         f"{turns[0].seconds:g} s of every load after a warm-up; {place(document)}."
     )
     return f"{fill(told, 104, break_long_words=False)}\n\n{markdown(turns)}\n"
