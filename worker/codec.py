@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from datetime import datetime
+from functools import cache
 from hashlib import sha256
 from heapq import nsmallest
 from typing import Any
@@ -397,7 +398,7 @@ class _Reading:
     def _validated(
         self, member: str, model: type[BaseModel], value: dict[str, Any]
     ) -> BaseModel | None:
-        unknown = value.keys() - model.model_fields.keys()
+        unknown = value.keys() - _fields(model)
         if unknown:
             self._refuse_unknown((member,), unknown, model.model_fields)
             value = {name: value[name] for name in value.keys() - unknown}
@@ -434,6 +435,11 @@ class _Reading:
         if target is not None:
             return entity.ordering_key(target.field, target.value)
         return None if data is None else entity.key_of_new(data)
+
+
+@cache
+def _fields(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(model.model_fields)
 
 
 def _problem(code: str, faults: list[Fault], untold: int) -> Problem:

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from os import urandom
 from time import time_ns
 from typing import Any, Protocol
-from uuid import UUID
 
 
 def utc_now() -> datetime:
@@ -229,7 +228,8 @@ def new_id() -> str:
     value = (time_ns() // 1_000_000) << 80 | int.from_bytes(urandom(10), "big")
     value = value & ~(0xF000 << 64) | 0x7000 << 64
     value = value & ~(0xC000 << 48) | 0x8000 << 48
-    return str(UUID(int=value))
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pamqp.frame
@@ -16,6 +18,7 @@ from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
+from worker.broker import burst as burst_module
 from worker.broker.burst import Burst, BurstChannel, knows
 from worker.broker.frames import can_frame
 from worker.messages import Publication
@@ -28,30 +31,37 @@ class FakeChannel:
     max_content_size = 40
 
     def __init__(self) -> None:
-        self.write_queue: asyncio.Queue[ChannelFrame] = asyncio.Queue(1)
-        self.locked = asyncio.Lock()
-
-    @property
-    def lock(self) -> asyncio.Lock:
-        return self.locked
+        self.write_queue: asyncio.Queue[ChannelFrame] = asyncio.Queue()
 
     def create_future(self) -> asyncio.Future[None]:
         return asyncio.get_running_loop().create_future()
 
 
 class Bursts(BurstChannel):
-    """On a channel whose writer takes everything."""
+    """On a channel that nobody reads."""
 
     def __init__(self) -> None:
         self.fake = FakeChannel()
         super().__init__(cast(Channel, self.fake))
 
-    async def send(self, *publications: Publication) -> Burst:
+    def sent(self, *publications: Publication) -> Burst:
         start = self._last_tag
-        ids = [f"id-{start + number}" for number in range(len(publications))]
-        burst = await self.write(publications, ids)
-        self.written = self.fake.write_queue.get_nowait().payload
-        return burst
+        return self.send(
+            publications, [f"id-{start + number}" for number in range(len(publications))]
+        )
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.write())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def written(self) -> bytes:
+        piece = await asyncio.wait_for(self.fake.write_queue.get(), 5)
+        assert not piece.should_close
+        return piece.payload
 
 
 def event(body: bytes = b"{}", **fields: Any) -> Publication:
@@ -69,8 +79,9 @@ async def test_the_frames_are_what_pamqp_would_write(
     publication = event(
         body, content_type="a/b", type="user.created", correlation_id=correlation, headers=headers
     )
-    await bursts.send(publication)
-    raw = bursts.written
+    bursts.sent(publication)
+    async with bursts.writing():
+        raw = await bursts.written()
     frames: list[Any] = []
     while raw:
         size, number, frame = pamqp.frame.unmarshal(raw)
@@ -97,7 +108,7 @@ async def test_the_frames_are_what_pamqp_would_write(
 
 async def test_it_is_complete_when_every_confirm_has_come_in_whatever_order() -> None:
     bursts = Bursts()
-    burst = await bursts.send(event(), event(), event())
+    burst = bursts.sent(event(), event(), event())
     bursts.confirmed(3, False, True)
     bursts.confirmed(1, False, True)
     early = (burst.unanswered, burst.complete.done())
@@ -110,7 +121,7 @@ async def test_it_is_complete_when_every_confirm_has_come_in_whatever_order() ->
 
 async def test_one_confirm_may_be_about_several_bursts() -> None:
     bursts = Bursts()
-    first, second, third = [await bursts.send(event(), event(), event()) for _ in range(3)]
+    first, second, third = [bursts.sent(event(), event(), event()) for _ in range(3)]
     bursts.confirmed(5, True, True)
 
     assert first.complete.done()
@@ -123,8 +134,8 @@ async def test_one_confirm_may_be_about_several_bursts() -> None:
 
 async def test_each_message_has_its_own_fault() -> None:
     bursts = Bursts()
-    await bursts.send(event())
-    burst = await bursts.send(event(), event(), event())
+    bursts.sent(event())
+    burst = bursts.sent(event(), event(), event())
     method = pamqp.frame.marshal(Basic.Return(312, "NO_ROUTE", "worker.events", "user.gone"), 3)
     properties = Basic.Properties(message_id="id-2")
     bursts.returned(method, ContentHeader(properties=properties).marshal())
@@ -143,7 +154,7 @@ async def test_each_message_has_its_own_fault() -> None:
 
 async def test_a_refusal_of_several_spares_what_was_confirmed_before() -> None:
     bursts = Bursts()
-    burst = await bursts.send(event(), event(), event())
+    burst = bursts.sent(event(), event(), event())
     bursts.confirmed(2, False, True)
     bursts.confirmed(3, True, False)
 
@@ -154,7 +165,7 @@ async def test_a_refusal_of_several_spares_what_was_confirmed_before() -> None:
 async def test_any_order_of_confirms_completes_every_burst(data: st.DataObject) -> None:
     bursts = Bursts()
     sizes = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
-    sent = [await bursts.send(*[event()] * size) for size in sizes]
+    sent = [bursts.sent(*[event()] * size) for size in sizes]
     open_tags = list(range(1, sum(sizes) + 1))
     refused = set()
     while open_tags:
@@ -174,21 +185,45 @@ async def test_any_order_of_confirms_completes_every_burst(data: st.DataObject) 
     assert faults == refused
 
 
-async def test_a_write_that_is_cancelled_takes_its_numbers_back() -> None:
-    bursts = Bursts()
-    bursts.fake.write_queue.put_nowait(ChannelFrame(b"", should_close=False))
-    writing = asyncio.create_task(bursts.write([event(), event()], ["a", "b"]))
-    await asyncio.sleep(0)
-    assert bursts._last_tag == 2
-    writing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await writing
-    bursts.fake.write_queue.get_nowait()
+def bodies(raw: bytes) -> list[bytes]:
+    found = []
+    while raw:
+        size, _, frame = pamqp.frame.unmarshal(raw)
+        found += [frame.value] if isinstance(frame, ContentBody) else []
+        raw = raw[size:]
+    return found
 
-    burst = await bursts.send(event())
-    assert burst.first_tag == 1
-    bursts.confirmed(1, False, True)
-    assert burst.complete.done()
+
+async def test_what_comes_while_two_writes_are_unconfirmed_leaves_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(burst_module, "MAX_WAIT_SECONDS", 60)
+    bursts = Bursts()
+    async with bursts.writing():
+        bursts.sent(event(b"1"))
+        first = await bursts.written()
+        bursts.sent(event(b"2"), event(b"3"))
+        second = await bursts.written()
+        bursts.sent(event(b"4"))
+        bursts.sent(event(b"5"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        waited = bursts.fake.write_queue.empty()
+        bursts.confirmed(2, False, True)  # the first write is still open
+        bursts.confirmed(1, False, True)
+        third = await bursts.written()
+
+    assert (bodies(first), bodies(second)) == ([b"1"], [b"2", b"3"])
+    assert waited
+    assert bodies(third) == [b"4", b"5"]
+
+
+async def test_a_slow_confirm_holds_others_up_for_a_moment_only() -> None:
+    bursts = Bursts()
+    async with bursts.writing():
+        for number in range(5):
+            bursts.sent(event(str(number).encode()))
+            assert bodies(await bursts.written()) == [str(number).encode()]
 
 
 def test_only_a_channel_of_the_known_shape_is_used() -> None:

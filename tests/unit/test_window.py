@@ -149,6 +149,39 @@ async def test_acknowledgements_leave_as_deliveries_are_settled_until_the_close(
     await asyncio.wait_for(task, 5)
 
 
+async def test_a_straggler_is_given_time_to_be_acknowledged_with_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(window_module, "STRAGGLER_SECONDS", 60)
+    channel, window = make_window(200)
+    task = asyncio.create_task(window.acknowledge())
+    for tag in range(200, 1, -1):
+        window.settle(tag)
+        await turns()
+    before = list(channel.frames)
+    window.settle(1)
+    await until(lambda: len(channel.acked) == 200)
+    window.close()
+    await asyncio.wait_for(task, 5)
+
+    assert before == []
+    assert channel.frames == [(200, True)]
+
+
+async def test_others_go_on_while_one_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window_module, "STRAGGLER_SECONDS", 0.01)
+    channel, window = make_window(3)
+    task = asyncio.create_task(window.acknowledge())
+    for tag in range(4, 60):
+        window.settle(tag - 1)
+        channel.deliver(window, tag)
+        await until(lambda tag=tag: tag - 1 in channel.acked)  # type: ignore[misc]
+    window.close()
+    await asyncio.wait_for(task, 5)
+
+    assert channel.outstanding[:2] == [1, 2]
+
+
 async def test_an_acknowledgement_cancelled_on_its_way_is_made_up_for() -> None:
     channel, window = make_window(3)
     channel.may_write.clear()

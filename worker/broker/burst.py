@@ -4,6 +4,9 @@ aiormq marshals each publish in four objects, queues it on its own, keeps a futu
 and walks over all of these for each confirm that comes; and the broker, getting messages one by
 one, confirms them one by one. Written as one piece they cost a tenth, and are confirmed in batches.
 
+Bursts that come while two writes wait for their confirms leave together with the next one: alone
+when there is little to do, so that nothing waits, and together under load, whoever they come from.
+
 This reaches below aiormq's public surface, for the queue of its writer: so it is all here, `knows`
 looks at the start whether aiormq has the shape that is relied on, and where it has not,
 `publisher.py` makes the public calls. Nothing else is published on the channel, so every number
@@ -15,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
@@ -67,30 +71,51 @@ class Burst:
             self.complete.set_result(None)
 
 
+MAX_UNCONFIRMED_WRITES = 2
+MAX_WAIT_SECONDS = 0.02
+"""How long a burst waits for the confirms of others, one of which may be slow in coming."""
+
+
 class BurstChannel:
     """Writes bursts, and finds for each answer of the broker the burst that it is about."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self._last_tag = 0
-        self._open: deque[Burst] = deque()
+        self._open: deque[Burst] = deque()  # not answered in full, by their tags
+        self._frames: list[bytes] = []  # of bursts that are not written yet
+        self._came = asyncio.Event()
+        self._unconfirmed: deque[int] = deque()  # the last tag of each write
+        self._confirmed = asyncio.Event()
 
-    async def write(self, publications: Sequence[Publication], ids: Sequence[str]) -> Burst:
-        """Put all frames into the channel's queue as one piece; `ids` are the message ids."""
+    def send(self, publications: Sequence[Publication], ids: Sequence[str]) -> Burst:
+        """Have the messages written; `ids` are their message ids."""
         channel = self.channel
-        async with channel.lock:
-            burst = Burst(self._last_tag + 1, ids, channel.create_future())
-            piece = frames(channel.number, channel.max_content_size, publications, ids)
-            self._last_tag += len(ids)
-            self._open.append(burst)
-            try:
-                await channel.write_queue.put(ChannelFrame(piece, should_close=False))
-            except BaseException:
-                # Nothing was sent: the next message takes these numbers.
-                self._last_tag -= len(ids)
-                self._open.pop()
-                raise
+        burst = Burst(self._last_tag + 1, ids, channel.create_future())
+        self._last_tag += len(ids)
+        self._open.append(burst)
+        self._frames.append(frames(channel.number, channel.max_content_size, publications, ids))
+        self._came.set()
         return burst
+
+    async def write(self) -> None:
+        """Write what is sent, for as long as the channel lives."""
+        while True:
+            await self._came.wait()
+            await self._room()
+            self._came.clear()
+            piece, self._frames = b"".join(self._frames), []
+            self._unconfirmed.append(self._last_tag)
+            await self.channel.write_queue.put(ChannelFrame(piece, should_close=False))
+
+    async def _room(self) -> None:
+        if len(self._unconfirmed) < MAX_UNCONFIRMED_WRITES:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MAX_WAIT_SECONDS):
+                while len(self._unconfirmed) >= MAX_UNCONFIRMED_WRITES:
+                    self._confirmed.clear()
+                    await self._confirmed.wait()
 
     def confirmed(self, tag: int, multiple: bool, positive: bool) -> None:
         """The broker confirmed a message, or all up to it; or refused to take them."""
@@ -105,6 +130,10 @@ class BurstChannel:
                 burst.answer(end - 1, end, fault)
         while self._open and self._open[0].unanswered is None:
             self._open.popleft()
+        oldest = self._open[0].first_tag if self._open else self._last_tag + 1
+        while self._unconfirmed and self._unconfirmed[0] < oldest:
+            self._unconfirmed.popleft()
+            self._confirmed.set()
 
     def returned(self, method: bytes, header: bytes) -> None:
         """The broker found no queue for a message; its confirm still follows."""
@@ -137,7 +166,7 @@ def knows(channel: Any) -> bool:
     """Whether the channel is one of aiormq's, of the shape that a burst relies on."""
     return (
         isinstance(channel, Channel)
-        and all(hasattr(channel, name) for name in ("write_queue", "lock", "max_content_size"))
+        and all(hasattr(channel, name) for name in ("write_queue", "max_content_size"))
         and [field.name for field in fields(ChannelFrame)]
         == ["payload", "should_close", "drain_future"]
     )

@@ -67,7 +67,9 @@ class Publisher:
         channels = [self._channel, *([self._bursts.channel] if self._bursts else [])]
         ends = [asyncio.ensure_future(closed(connection, channel)) for channel in channels]
         endings = [*ends, asyncio.ensure_future(self._renew.wait())]
-        watch = asyncio.create_task(self._watch_blocked(connection))
+        tasks = [asyncio.create_task(self._watch_blocked(connection))]
+        if self._bursts is not None:
+            tasks.append(asyncio.create_task(self._bursts.write()))
         try:
             await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
             reasons = [end.result() for end in ends if end.done()]
@@ -75,9 +77,9 @@ class Publisher:
         finally:
             self._connected.clear()
             self._channel, self._bursts = None, None
-            for task in (*endings, watch):
+            for task in (*endings, *tasks):
                 task.cancel()
-            await asyncio.gather(*endings, watch, return_exceptions=True)
+            await asyncio.gather(*endings, *tasks, return_exceptions=True)
 
     async def publish(self, publications: Sequence[Publication]) -> None:
         """Publish all, in order; return when the broker has confirmed each.
@@ -131,7 +133,7 @@ class Publisher:
     ) -> tuple[int, Exception | None]:
         ids = [f"{self._prefix}-{next(self._attempt_ids)}" for _ in publications]
         try:
-            burst = await bursts.write(publications, ids)
+            burst = bursts.send(publications, ids)
             await self._all_answered([burst.complete])
         except (AMQPError, ChannelInvalidStateError, ConnectionError) as error:
             return 0, error

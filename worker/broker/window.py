@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import takewhile
 
 from aiormq.channel import Channel
 
-STRAGGLER_SECONDS = 0.05
-"""How long a settled delivery may wait for those before it to be acknowledged together."""
+STRAGGLER_SECONDS = 0.25
+"""How long one delivery may keep those after it from being acknowledged together with it. Long
+beside a transaction, since each acknowledgement of its own is an entry in the queue's log."""
 
 
 class Window:
@@ -21,6 +25,7 @@ class Window:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._open: dict[int, bool] = {}  # tag -> settled, in the order delivered
+        self._settled = 0
         self._changed = asyncio.Event()
         self._acknowledged = asyncio.Event()
         self.closed = False
@@ -31,43 +36,56 @@ class Window:
 
     def settle(self, tag: int) -> None:
         """A delivery is answered."""
-        if not self.closed and tag in self._open:
+        if self._open.get(tag) is False:
             self._open[tag] = True
+            self._settled += 1
             self._changed.set()
 
     def close(self) -> None:
         """The broker will deliver all of it again."""
         self.closed = True
         self._open.clear()
+        self._settled = 0
         self._changed.set()
 
     async def acknowledge(self) -> None:
         """Acknowledge what is settled, as it comes, until the channel ends."""
+        now = asyncio.get_running_loop().time
+        until: float | None = None  # when patience with the straggler ends, if there is one
         while not self.closed:
-            await self._changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._changed.wait()
             self._changed.clear()
-            await self.flush()
-            if True in self._open.values():
-                await asyncio.sleep(STRAGGLER_SECONDS)
+            advanced = await self.flush()
+            if until is not None and now() >= until and not advanced:
                 await self.flush(stragglers=True)
+            if not self._settled:
+                until = None
+            elif advanced or until is None:
+                until = now() + STRAGGLER_SECONDS
 
-    async def flush(self, *, stragglers: bool = False) -> None:
-        """Acknowledge up to the low-water mark; with `stragglers` also what is settled above it."""
-        below = []
-        for tag, settled in self._open.items():
-            if not settled:
-                break
-            below.append(tag)
+    async def flush(self, *, stragglers: bool = False) -> bool:
+        """Acknowledge up to the low-water mark, and say whether it rose.
+
+        With `stragglers` also what is settled above it.
+        """
+        below = list(takewhile(self._open.__getitem__, self._open))
         if below:
             await self._channel.basic_ack(below[-1], multiple=True, wait=False)
             # Only now: what was not sent, because this was cancelled, is still to be sent.
-            for tag in below:
-                self._open.pop(tag, None)
+            self._forget(below)
         if stragglers:
             for tag in [tag for tag, settled in self._open.items() if settled]:
                 await self._channel.basic_ack(tag, wait=False)
-                self._open.pop(tag, None)
+                self._forget([tag])
         self._acknowledged.set()
+        return bool(below)
+
+    def _forget(self, tags: Sequence[int]) -> None:
+        for tag in tags:
+            if self._open.pop(tag, False):
+                self._settled -= 1
 
     async def only(self, tags: set[int]) -> None:
         """Return once nothing but these deliveries is left."""
@@ -80,3 +98,4 @@ class Window:
         if self._open:
             await self._channel.basic_nack(max(self._open), multiple=True, requeue=True)
             self._open.clear()
+            self._settled = 0

@@ -1,0 +1,214 @@
+"""What a command costs, counted in what does not depend on the machine.
+
+Statements and round trips for each group, frames and writes to the broker, tasks. A change that
+makes any of these grow with the number of commands fails here, not in a benchmark months later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pamqp.frame
+import pytest
+from pamqp.body import ContentBody
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.harness import Harness
+from worker.backoff import Backoff
+from worker.codec import Codec
+from worker.database.engine import make_engine, make_sessions
+from worker.messages import Delivery, Done, Job
+from worker.processor import Processor
+from worker.registry import load_registry
+from worker.settings import Settings
+
+GROUPS = (1, 10, 100)
+
+
+class Nowhere:
+    closed = False
+
+    def settle(self, tag: int) -> None: ...
+
+
+@pytest.fixture
+async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    engine = make_engine(settings.database)
+    yield engine
+    await engine.dispose()
+
+
+@dataclass
+class Desk:
+    """Carries out groups, and counts what is asked of the database."""
+
+    engine: AsyncEngine
+    asked: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        registry = load_registry("worker.entities")
+        self.codec = Codec(registry)
+        self.processor = Processor(
+            make_sessions(self.engine),
+            registry,
+            self.codec,
+            max_attempts=1,
+            backoff=Backoff(0.001, 0.001),
+            max_deliveries=10,
+            budget_seconds=60,
+        )
+        engine = self.engine.sync_engine
+        event.listen(engine, "before_cursor_execute", self._statement)
+        event.listen(engine, "begin", lambda _: self.asked.update(["begin"]))
+        event.listen(engine, "commit", lambda _: self.asked.update(["commit"]))
+
+    def _statement(self, *arguments: Any) -> None:
+        executemany = arguments[-1]
+        assert not executemany, "one round trip, not one for each row"
+        self.asked[arguments[2].split()[0]] += 1
+
+    async def carry_out(self, *commands: dict[str, Any]) -> Counter[str]:
+        """What a group asked of the database; each command must have been done."""
+        self.asked.clear()
+        bodies = [json.dumps(command).encode() for command in commands]
+        jobs = [Job(self.codec.decode(Delivery(body, 0, Nowhere()))) for body in bodies]
+        outcomes = await self.processor.process(jobs)
+        assert all(isinstance(outcome, Done) for outcome in outcomes), outcomes
+        return self.asked.copy()
+
+
+def create(name: str) -> dict[str, Any]:
+    return {
+        "id": f"create-{name}",
+        "type": "user.create",
+        "data": {"username": name, "email": f"{name}@example.com"},
+    }
+
+
+@pytest.mark.parametrize("size", GROUPS)
+async def test_a_group_of_creates_asks_four_times_whatever_its_size(
+    engine: AsyncEngine, size: int
+) -> None:
+    desk = Desk(engine)
+    asked = await desk.carry_out(*(create(f"u{number}") for number in range(size)))
+
+    # The ledger: seen before? The names: taken? The rows. The ledger again.
+    assert asked == {"begin": 1, "SELECT": 2, "INSERT": 2, "commit": 1}
+
+
+@pytest.mark.parametrize("size", GROUPS)
+async def test_a_group_of_orders_asks_four_times_whatever_its_size(
+    engine: AsyncEngine, size: int
+) -> None:
+    desk = Desk(engine)
+    await desk.carry_out(*(create(f"u{number}") for number in range(size)))
+    orders = [
+        {
+            "id": f"order-{number}",
+            "type": "order.create",
+            "data": {"user": {"username": f"u{number}"}},
+        }
+        for number in range(size)
+    ]
+
+    assert await desk.carry_out(*orders) == {"begin": 1, "SELECT": 2, "INSERT": 2, "commit": 1}
+
+
+@pytest.mark.parametrize("size", GROUPS)
+async def test_a_mix_of_updates_and_deletes_asks_six_times_whatever_its_size(
+    engine: AsyncEngine, size: int
+) -> None:
+    desk = Desk(engine)
+    await desk.carry_out(*(create(f"u{number}") for number in range(2 * size)))
+    mix: list[dict[str, Any]] = []
+    for number in range(size):
+        target = {"username": f"u{2 * number}"}
+        data = {"rating": number}
+        mix.append({"id": f"u-{number}", "type": "user.update", "target": target, "data": data})
+        target = {"username": f"u{2 * number + 1}"}
+        mix.append({"id": f"d-{number}", "type": "user.delete", "target": target})
+
+    # Ledger, rows, how many orders each of the deleted has; what is written; the ledger again.
+    assert await desk.carry_out(*mix) == {
+        "begin": 1,
+        "SELECT": 3,
+        "UPDATE": 1,
+        "DELETE": 1,
+        "INSERT": 1,
+        "commit": 1,
+    }
+
+
+@dataclass
+class Written:
+    """What this process wrote to the broker."""
+
+    writes: int = 0
+    frames: Counter[str] = field(default_factory=Counter)
+
+    def note(self, data: bytes) -> None:
+        self.writes += 1
+        while data and not data.startswith(b"AMQP"):
+            size, _, frame = pamqp.frame.unmarshal(data)
+            self.frames[type(frame).__name__] += 1
+            data = data[size:]
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Written, list[str]]]:
+    """Frames and writes of all AMQP connections, and the tasks that are made."""
+    written, tasks = Written(), []
+    write = asyncio.StreamWriter.write
+
+    def noting_write(self: asyncio.StreamWriter, data: bytes) -> None:
+        written.note(data)
+        write(self, data)
+
+    def factory(
+        loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
+    ) -> asyncio.Future[Any]:
+        tasks.append(getattr(coroutine, "__qualname__", type(coroutine).__name__))
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    loop = asyncio.get_running_loop()
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.StreamWriter, "write", noting_write)
+        loop.set_task_factory(factory)
+        try:
+            yield written, tasks
+        finally:
+            loop.set_task_factory(None)
+
+
+async def test_frames_writes_and_tasks_of_a_full_queue(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = 1_000
+    async with harness.worker():  # declares the queue
+        pass
+    for start in range(0, commands, 100):
+        await asyncio.gather(
+            *(harness.publish(create(f"u{number}")) for number in range(start, start + 100))
+        )
+    with counted(monkeypatch) as (written, tasks):
+        async with harness.worker():
+            await harness.next_event(after=commands - 1, within=60)
+
+    frames = written.frames
+    assert frames[Basic.Publish.__name__] == commands
+    assert frames[ContentHeader.__name__] == frames[ContentBody.__name__] == commands
+    assert frames[Basic.Ack.__name__] <= commands / 10
+    # Start and stop included: 3 frames a command is what AMQP asks for.
+    assert frames.total() <= 3.2 * commands + 60, frames
+    assert written.writes <= commands / 5 + 60
+    # The test's own subscriber makes two for each event.
+    assert len(tasks) - 2 * commands <= commands / 4 + 100, Counter(tasks).most_common(5)
