@@ -136,6 +136,20 @@ async def test_ctrl_c_reaches_the_children_as_well_and_counts_once(
     assert alive(worker) == []
 
 
+async def test_a_child_that_is_stuck_is_killed_in_the_end(
+    cli: CommandLine, harness: Harness
+) -> None:
+    async with cli.running("run", "--processes", "2") as worker:
+        processes = await all_ready(worker)
+        os.kill(processes["2"]["pid"], signal.SIGSTOP)
+        worker.process.send_signal(signal.SIGTERM)
+        await worker.said('"event": "stopped"')
+        result = await worker.end(by=signal.SIGTERM)
+    assert result.code == 130
+    assert [line["process"] for line in lines(worker, "process killed")] == [2]
+    assert alive(worker) == []
+
+
 async def test_a_child_that_is_stopped_by_itself_is_replaced(
     cli: CommandLine, harness: Harness
 ) -> None:

@@ -140,6 +140,7 @@ class Child:
             # What it said last is read at once; a grandchild may keep the line open.
             await asyncio.wait([listening], timeout=1)
             listening.cancel()
+            await asyncio.wait([listening])  # the loop lets go of the line before it is closed
             self._line = self._process = self._report = None
         return code
 
