@@ -153,7 +153,7 @@ def spectrum(result: Result, groups: Sequence[Repeats]) -> Any:
     if not found:
         return None
     chart, choice = _chosen(result, groups, found)
-    order = list(dict.fromkeys(row["pool"] for row in sorted(found, key=lambda row: row["order"])))
+    sizes = sorted({row["size"] for row in found})
     lines = chart.mark_line(strokeWidth=2, interpolate="step-after").encode(
         x=alt.X(
             "one_in:Q",
@@ -164,9 +164,7 @@ def spectrum(result: Result, groups: Sequence[Repeats]) -> Any:
             ),
         ),
         y=_time_axis("latency:Q", "latency"),
-        color=alt.Color(
-            "pool:N", title="pool", sort=order, scale=alt.Scale(domain=order, scheme="turbo")
-        ),
+        color=alt.Color("size:O", title="pool_size", scale=alt.Scale(domain=sizes, scheme="turbo")),
         tooltip=[_tip("pool"), _tip("percentile"), _tip("shown", "latency")],
     )
     return _sized(_with_choice(lines, choice))

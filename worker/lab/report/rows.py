@@ -166,7 +166,7 @@ def spectrum_rows(groups: Iterable[Repeats]) -> list[Row]:
             rows.append(
                 {
                     "pool": pool_name(each.setting),
-                    "order": each.setting.connections,
+                    "size": each.setting.pool_size,
                     "load": load_name(each.setting),
                     "series": series_name(each.setting),
                     "one_in": float(one_in),

@@ -46,7 +46,13 @@ def _config(*, ink: str, quiet: str, grid: str) -> dict[str, Any]:
             "orient": "top",
             "symbolStrokeWidth": 2,
         },
-        "title": {"color": ink, "fontSize": 16, "anchor": "start", "offset": 14},
+        "title": {
+            "color": ink,
+            "fontSize": 16,
+            "anchor": "start",
+            "offset": 14,
+            "subtitleColor": quiet,
+        },
         "range": {"category": SERIES},
         "text": {"color": ink},
     }
