@@ -77,6 +77,12 @@ def test_a_lock_is_named_and_the_pool_is_not_called_too_small() -> None:
     assert "waited for a lock" in found([locked])["lock-contention"].words
 
 
+def test_holds_that_a_lock_made_long_are_no_slow_queries() -> None:
+    point = make_point(10, rate=300, holds=bimodal(), seconds=40)
+    locked = changed(point, "server", lock_wait_sessions_mean=5.0)
+    assert list(found([locked])) == ["lock-contention"]
+
+
 def test_a_busy_event_loop_is_named() -> None:
     lag = durations_from([0.001] * 95 + [0.08] * 5)
     point = make_point(4, rate=250, room=100, worker=Process(cpu_cores=0.7, loop_lag_seconds=lag))

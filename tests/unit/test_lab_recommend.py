@@ -119,6 +119,21 @@ def test_a_pool_that_failed_a_check_is_not_recommended(sweep: Result) -> None:
     assert any(f"{size}+0: failed a check" in reason for reason in other.reasons)
 
 
+def test_a_pool_that_lives_on_its_overflow_is_not_recommended() -> None:
+    def churning(point: Point) -> Point:
+        pool = point.pool.model_copy(update={"connects": point.hold.seconds.count // 3})
+        return point.model_copy(update={"pool": pool})
+
+    points = [
+        churning(make_point(2, max_overflow=8, rate=200, seconds=6)),
+        make_point(12, rate=200, seconds=6),
+    ]
+    advice = analyse(make_result(points)).recommendation
+    assert advice is not None
+    assert advice.pool_size == 12
+    assert any("2+8: opens a connection for 33" in reason for reason in advice.reasons)
+
+
 def refusal(points: list[Point], **about: object) -> str:
     result = analyse(make_result(points, about=make_about(**about)))
     assert result.recommendation is None
