@@ -17,6 +17,7 @@ from worker.lab.queueing import (
     values_of,
     wait_mmc,
 )
+from worker.lab.results import Point
 
 
 @pytest.mark.parametrize(
@@ -108,3 +109,14 @@ def test_the_values_survive_the_histogram() -> None:
     many = values_of(durations_from(np.linspace(0.001, 0.1, 30_000)), most=1_000)
     assert many.size == 1_000
     assert float(many.mean()) == pytest.approx(0.0505, rel=0.01)
+
+
+def test_lanes_that_let_work_wait_in_memory_have_no_predicted_wait() -> None:
+    point = make_point(4, rate=150)
+
+    def with_lanes(lanes: int) -> Point:
+        setting = point.setting.model_copy(update={"lanes": lanes})
+        return point.model_copy(update={"setting": setting})
+
+    assert predict(with_lanes(4)) == ()
+    assert predict(with_lanes(5))

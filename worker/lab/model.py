@@ -119,8 +119,12 @@ def predict(point: Point, *, seed: int = 0) -> tuple[Prediction, ...]:
     """The wait that the models expect of this point, beside the measured one.
 
     Empty where they do not apply: work was dropped or timed out, so what arrived is not what the
-    models are told, or nothing was held at all.
+    models are told, or nothing was held at all; or lanes, no more of them than connections, let
+    work wait in memory, so that none arrives at the pool by chance.
     """
+    lanes = point.setting.lanes
+    if lanes is not None and lanes <= point.setting.connections:
+        return ()
     lost = point.load.dropped or point.wait.timeouts
     if lost or point.hold.seconds.count == 0 or point.load.arrivals == "burst":
         return ()

@@ -76,6 +76,6 @@ def capacity(
             out=folder(out, "capacity", base.name),
             objective=objective,
             into_service_database=into_service_database,
-            command=tuple(sys.argv),
+            command=("worker", *sys.argv[1:]),
         )
     )

@@ -46,6 +46,6 @@ def run(
             plan=lambda: repeated(base, repeats),
             out=folder(out, "run", base.name),
             into_service_database=into_service_database,
-            command=tuple(sys.argv),
+            command=("worker", *sys.argv[1:]),
         )
     )

@@ -92,7 +92,7 @@ def sweep(
             out=folder(out, "sweep", base.name),
             objective=objective,
             into_service_database=into_service_database,
-            command=tuple(sys.argv),
+            command=("worker", *sys.argv[1:]),
         )
     )
 
