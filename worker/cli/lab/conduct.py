@@ -172,10 +172,15 @@ def _tell(result: Result, out: Path) -> None:
             }
         )
         return
-    if result.capacity_per_second is not None:
-        emit(f"Capacity: {result.capacity_per_second:.4g}/s")
+    from worker.lab.report.words import headline
+
+    good, words = headline(result)
+    emit(words if good else coloured(words, "red"))
     if result.recommendation is not None:
-        emit(result.recommendation.sentence)
+        for reason in result.recommendation.reasons:
+            emit(f"  - {reason}")
+        for line in result.recommendation.env.splitlines():
+            emit(line)
     for diagnosis in result.diagnoses:
         emit(f"{diagnosis.name}: {diagnosis.words}. {diagnosis.mend}")
     for words in sorted(_failed(result)):

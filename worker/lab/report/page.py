@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from worker.lab.repeats import by_setting
+from worker.lab.report import details
 from worker.lab.report.plots import Plot
 from worker.lab.report.style import DARK, LIGHT
 from worker.lab.report.words import (
@@ -46,6 +47,8 @@ def render_page(result: Result, plots: Sequence[Plot]) -> str:
         groups=by_setting(result.points),
         columns=POINT_COLUMNS,
         points=point_rows(result),
+        detail_columns=details.COLUMNS,
+        details=[details.detail_cells(point) for point in result.points],
         every_check=[
             (point_name(point), check) for point in result.points for check in point.checks
         ],

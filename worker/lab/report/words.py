@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from worker.lab.findings import Check
+from worker.lab.repeats import by_setting
 from worker.lab.report.rows import load_name, pool_name
 from worker.lab.results import Point, Result
-from worker.lab.units import show_number, show_seconds, show_share
+from worker.lab.units import counted, show_number, show_seconds, show_share
 
 
 class Headline(NamedTuple):
@@ -60,7 +61,28 @@ def headline(result: Result) -> Headline:
             f"This pool keeps the objective (p99 wait {objective}) up to "
             f"{show_number(result.capacity_per_second)} arrivals a second.",
         )
+    if result.kind == "run" and result.points and not result.partial:
+        return _verdict(result)
     return Headline(False, result.no_recommendation_because or "The result was not analysed.")
+
+
+def _verdict(result: Result) -> Headline:
+    """Of one setting there is nothing to choose, but whether it keeps the objective."""
+    group, objective = by_setting(result.points)[0], result.about.objective
+    pool, setting = f"A pool of {pool_name(group.setting)}", group.setting
+    if setting.load == "closed":
+        clients = counted(setting.clients or 0, "client")
+        words = f"{pool} does {show_number(group.throughput)}/s for {clients}."
+        return Headline(not failed_checks(result), words)
+    kept = group.wait.p99 <= objective.wait_p99_seconds and not group.timeouts + group.dropped
+    lost = counted(group.timeouts + group.dropped, "arrival")
+    words = (
+        f"{pool} {'keeps' if kept else 'misses'} the objective at {load_name(setting)}: "
+        f"a checkout waits {show_seconds(group.wait.p99)} at p99 "
+        f"(objective {show_seconds(objective.wait_p99_seconds)})"
+        + ("." if not group.timeouts + group.dropped else f", {lost} were lost.")
+    )
+    return Headline(kept and not failed_checks(result), words)
 
 
 def failed_checks(result: Result) -> list[tuple[str, Check]]:
