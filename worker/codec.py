@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
@@ -31,6 +31,7 @@ from worker.messages import (
     new_id,
 )
 from worker.registry import Entity, Key, Registry, Verb
+from worker.strict_json import Malformed, read_object
 
 OUR_MEMBERS = frozenset({"id", "type", "data", "target", "expected_version", "key"})
 
@@ -51,13 +52,11 @@ CLOUDEVENTS_MEMBERS = frozenset(
 # CloudEvents 1.0.2, "Attribute Naming Convention": extensions are lower-case letters and digits.
 _EXTENSION = re.compile(r"[a-z0-9]{1,40}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # W3C Trace Context, section 3.2: version, trace id, parent id, flags.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 MAX_VERSION = 2**31 - 1
 MAX_FAULTS = 20
-MAX_DEPTH = 100
 
 _TITLES = {
     "malformed": "The message is not a JSON object in UTF-8",
@@ -73,10 +72,6 @@ _TITLES = {
 }
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
-
-
-class _Malformed(ValueError):
-    """The body is no JSON object that can be read in one way only."""
 
 
 class Codec:
@@ -106,8 +101,8 @@ class Codec:
             detail = f"The body has {size} bytes; at most {self._max_body_bytes} are read."
             return Unusable(self._bare_envelope(delivery), Problem("too_large", detail))
         try:
-            members = _parse(delivery)
-        except _Malformed as error:
+            members = read_object(delivery)
+        except Malformed as error:
             detail = f"The message cannot be read: {error}."
             return Unusable(self._bare_envelope(delivery), Problem("malformed", detail))
         return _Reading(self._registry, self._own_queues, delivery, members).item()
@@ -165,92 +160,6 @@ class Codec:
         """
         type_ = f"{envelope.type or 'command'}.{suffix}"
         return self.answer(envelope, type_, self.problem_data(problem), time=time)
-
-
-def _parse(delivery: Delivery) -> dict[str, Any]:
-    if delivery.unreadable:
-        raise _Malformed(delivery.unreadable)
-    if (delivery.content_encoding or "").lower() not in ("", "utf-8", "utf8", "identity"):
-        raise _Malformed("compressed or encoded bodies are not accepted; send plain UTF-8")
-    if delivery.body.startswith(b"\xef\xbb\xbf"):
-        raise _Malformed("it begins with a byte order mark; send UTF-8 without one")
-    try:
-        text = delivery.body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _Malformed(f"byte {error.start} is not UTF-8") from None
-    if not text.strip():
-        raise _Malformed("it is empty")
-    try:
-        members = _decode_json(text)
-    except RecursionError:
-        raise _Malformed("it is nested too deeply") from None
-    except _Malformed:
-        raise
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}"
-        raise _Malformed(
-            f"it is not JSON: {error.msg[0].lower()}{error.msg[1:]} at {where}"
-        ) from None
-    except ValueError:  # an integer with thousands of digits
-        raise _Malformed("it holds a number that is out of range") from None
-    if not isinstance(members, dict):
-        raise _Malformed("it is not a JSON object")
-    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(members) > MAX_DEPTH:
-        raise _Malformed(f"it is nested more than {MAX_DEPTH} deep")
-    # Only an escape can bring these in: JSON forbids raw control characters, UTF-8 raw surrogates.
-    if "\\u" in text and any(_UNSTORABLE.search(string) for string in _strings(members)):
-        raise _Malformed("it holds U+0000 or half of a surrogate pair, which cannot be stored")
-    return members
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _Malformed("an object has the same member twice")
-    return members
-
-
-def _no_constant(name: str) -> Any:
-    raise _Malformed(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise _Malformed("it holds a number that is out of range")
-    return value
-
-
-_decode_json = json.JSONDecoder(
-    object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite
-).decode
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Every string within a parsed document, without recursion."""
-    stack = [value]
-    while stack:
-        match stack.pop():
-            case str() as string:
-                yield string
-            case dict() as members:
-                stack.extend(members)
-                stack.extend(members.values())
-            case list() as items:
-                stack.extend(items)
-
-
-def _depth(value: Any) -> int:
-    """How deep objects and lists are nested, without recursion."""
-    depth, level = 0, [value]
-    while level := [
-        inner
-        for outer in level
-        if isinstance(outer, dict | list)
-        for inner in (outer.values() if isinstance(outer, dict) else outer)
-    ]:
-        depth += 1
-    return depth
 
 
 class _Reading:

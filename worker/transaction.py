@@ -43,22 +43,30 @@ REDRIVE_HEADER = "x-redrive"
 class Transaction:
     """Runs jobs, whose command ids all differ, in the transaction that the session has begun.
 
-    Any fault of any job is raised, for the caller to roll back; refusals are outcomes.
+    Any fault of any job is raised, for the caller to roll back; refusals are outcomes. With `trust`
+    nothing is looked up that a constraint of the database would tell, by a fault.
     """
 
     def __init__(
-        self, session: AsyncSession, registry: Registry, codec: Codec, budget_seconds: float
+        self,
+        session: AsyncSession,
+        registry: Registry,
+        codec: Codec,
+        budget_seconds: float,
+        *,
+        trust: bool = False,
     ) -> None:
         self._session = session
         self._registry = registry
         self._codec = codec
-        self._work = Work(session, registry)
+        self._trust = trust
+        self._work = Work(session, registry, trust=trust)
         self._until = monotonic() + budget_seconds
         self._outcomes: list[Settled | None] = []
 
     async def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Outcomes for the jobs that fit into the time budget: the first, and those after it."""
-        seen = await self._look_up(jobs)
+        seen = {} if self._trust else await self._look_up(jobs)
         await self._prepare([job for job in jobs if job.envelope.id not in seen])
         for job in jobs:
             entry = seen.get(job.envelope.id or "")
@@ -188,7 +196,8 @@ class Transaction:
             for job, outcome in zip(jobs, outcomes, strict=False)
             if job.envelope.id not in seen
         ]
-        await ledger.record(self._session, [entry for entry in new if entry is not None])
+        entries = [entry for entry in new if entry is not None]
+        await ledger.record(self._session, entries, unseen=self._trust)
 
 
 def entry_for(job: Job, outcome: Settled) -> Entry | None:

@@ -14,12 +14,14 @@ class Work:
     """What the commands of a group share while they run in one transaction.
 
     Commands see each other's effects as if each had been committed before the next began, while
-    the SQL is sent for many at once.
+    the SQL is sent for many at once. With `trust` unique values are not looked up before they are
+    written.
     """
 
-    def __init__(self, session: AsyncSession, registry: Registry) -> None:
+    def __init__(self, session: AsyncSession, registry: Registry, *, trust: bool = False) -> None:
         self.session = session
         self.registry = registry
+        self.trust = trust
         self._rows: dict[str, Rows] = {}
         self._owed: dict[Record, Callable[[], None]] = {}
 

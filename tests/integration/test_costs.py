@@ -31,7 +31,7 @@ from worker.processor import Processor
 from worker.registry import load_registry
 from worker.settings import Settings
 
-GROUPS = (1, 10, 100)
+GROUPS = (2, 10, 100)
 
 
 class Nowhere:
@@ -94,6 +94,27 @@ def create(name: str) -> dict[str, Any]:
     }
 
 
+async def test_a_lone_command_asks_only_for_what_no_constraint_tells(engine: AsyncEngine) -> None:
+    desk = Desk(engine)
+    user, order = {"username": "ann"}, {"user": {"username": "ann"}}
+    update = {"type": "user.update", "target": user, "data": {"email": "eve@example.com"}}
+
+    assert await desk.carry_out(create("ann")) == {"begin": 1, "INSERT": 2, "commit": 1}
+    assert await desk.carry_out({"id": "o", "type": "order.create", "data": order}) == {
+        "begin": 1,
+        "SELECT": 1,
+        "INSERT": 2,
+        "commit": 1,
+    }
+    assert await desk.carry_out({"id": "u", **update}) == {
+        "begin": 1,
+        "SELECT": 1,
+        "UPDATE": 1,
+        "INSERT": 1,
+        "commit": 1,
+    }
+
+
 @pytest.mark.parametrize("size", GROUPS)
 async def test_a_group_of_creates_asks_four_times_whatever_its_size(
     engine: AsyncEngine, size: int
@@ -123,7 +144,7 @@ async def test_a_group_of_orders_asks_four_times_whatever_its_size(
     assert await desk.carry_out(*orders) == {"begin": 1, "SELECT": 2, "INSERT": 2, "commit": 1}
 
 
-@pytest.mark.parametrize("size", GROUPS)
+@pytest.mark.parametrize("size", [1, *GROUPS])
 async def test_a_mix_of_updates_and_deletes_asks_six_times_whatever_its_size(
     engine: AsyncEngine, size: int
 ) -> None:

@@ -111,7 +111,7 @@ def test_a_body_of_16_mib_is_refused_unread(codec: Codec, monkeypatch: pytest.Mo
     def parse(_: object) -> None:
         raise AssertionError("it was read")
 
-    monkeypatch.setattr(codec_module, "_parse", parse)
+    monkeypatch.setattr(codec_module, "read_object", parse)
     item = codec.decode(delivery(b" " * 16_777_216, message_id="big", type="user.create"))
 
     assert isinstance(item, Unusable)

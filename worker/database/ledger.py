@@ -94,6 +94,9 @@ _VALUES = (
     .render_derived()
 )
 _INSERT = insert(_table).from_select(_STORED, select(*_VALUES.c))
+_RECORD_NEW = _INSERT.on_conflict_do_nothing(index_elements=[_ledger.command_id]).returning(
+    _ledger.command_id
+)
 # A dead-lettered command had no effect, so it may be tried again, by a redrive; all else is final.
 _RECORD = _INSERT.on_conflict_do_update(
     index_elements=[_ledger.command_id],
@@ -119,8 +122,12 @@ async def lookup(session: AsyncSession, command_ids: Sequence[str]) -> dict[str,
     }
 
 
-async def record(session: AsyncSession, entries: Sequence[Entry]) -> None:
-    """Write the entries, in one statement; raise `LedgerRace` when one is there already."""
+async def record(session: AsyncSession, entries: Sequence[Entry], *, unseen: bool = False) -> None:
+    """Write the entries, in one statement; raise `LedgerRace` when one is there already.
+
+    Entries of dead-lettered commands are replaced, unless they are `unseen`: nobody looked whether
+    they may be.
+    """
     if not entries:
         return
     values = {
@@ -131,7 +138,7 @@ async def record(session: AsyncSession, entries: Sequence[Entry]) -> None:
         "event_type": [entry.answer.type for entry in entries],
         "event_body": [entry.answer.body.decode() for entry in entries],
     }
-    written = (await session.execute(_RECORD, values)).all()
+    written = (await session.execute(_RECORD_NEW if unseen else _RECORD, values)).all()
     if len(written) != len(entries):
         raise LedgerRace
 
