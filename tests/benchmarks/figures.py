@@ -58,7 +58,6 @@ def rate(times: Sequence[float]) -> float:
 def ratios(above: Mapping[int, float], below: Mapping[int, float]) -> list[float]:
     """The ratio in each round that both took part in.
 
-    Values of one round were measured minutes apart; those of different rounds may not be divided,
-    because the machine's own speed drifts.
+    Those of different rounds may not be divided, because the machine's own speed drifts.
     """
     return [above[key] / below[key] for key in sorted(above.keys() & below.keys())]

@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from tests.benchmarks.contender import Contender
 from tests.benchmarks.figures import Spread, ratios
-from tests.benchmarks.rounds import Outcome
+from tests.benchmarks.rounds import REFERENCE, Outcome
 from tests.benchmarks.targets import TARGETS, Reached, reached
 
 SCHEMA = 1
@@ -30,7 +30,7 @@ class Row:
     rate: Spread | None
     """Commands per second; `None` if it never finished."""
     behind: Spread | None
-    """How many times as fast the worker was, in the same round."""
+    """How many times as fast the worker was, in the same minute of each round."""
     cpu: Mapping[str, float | None]
     """CPU microseconds per command of `contender`, `broker` and `database`, medians."""
     peak_bytes: int | None
@@ -38,36 +38,52 @@ class Row:
     """What went wrong, and in which round."""
 
 
-def rates_of(outcomes: Sequence[Outcome]) -> dict[str, dict[int, float]]:
-    """Commands per second by contender and round, of the runs that did all of their work once."""
-    rates: dict[str, dict[int, float]] = defaultdict(dict)
-    for outcome in outcomes:
-        if outcome.run is not None and not outcome.trouble:
-            rates[outcome.contender][outcome.round] = outcome.run.rate
-    return dict(rates)
+def speeds(outcomes: Sequence[Outcome]) -> dict[str, dict[int, float]]:
+    """How fast everybody was in each round, compared with the reference in the same minute.
+
+    That is the rate divided by the mean of the reference's last rate before and first rate after
+    it; for the reference itself it is 1. Where the reference took no part, it is the plain rate. A
+    run that did not do all of its work once has no speed.
+    """
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    clean = [
+        (place, outcome.round, outcome.contender, outcome.run.rate)
+        for place, outcome in enumerate(outcomes)
+        if outcome.run is not None and not outcome.trouble
+    ]
+    marks = [(place, number, rate) for place, number, name, rate in clean if name == REFERENCE]
+    for place, number, name, rate in clean:
+        before = [value for at, of, value in marks if of == number and at <= place][-1:]
+        after = [value for at, of, value in marks if of == number and at >= place][:1]
+        if before or after:
+            found[name][number] = rate / mean([*before, *after])
+        elif not marks:
+            found[name][number] = rate
+    return dict(found)
 
 
 def rows(contenders: Sequence[Contender], outcomes: Sequence[Outcome]) -> list[Row]:
     """Every contender's row, the fastest first; those without a rate come last."""
-    rates = rates_of(outcomes)
-    found = [_row(contender, outcomes, rates) for contender in contenders]
+    compared = speeds(outcomes)
+    found = [_row(contender, outcomes, compared) for contender in contenders]
     return sorted(found, key=lambda row: row.rate.median if row.rate else 0, reverse=True)
 
 
 def _row(
     contender: Contender,
     outcomes: Sequence[Outcome],
-    rates: Mapping[str, Mapping[int, float]],
+    compared: Mapping[str, Mapping[int, float]],
 ) -> Row:
     mine = [outcome for outcome in outcomes if outcome.contender == contender.name]
     runs = [outcome.run for outcome in mine if outcome.run is not None]
-    own = rates.get(contender.name, {})
-    pairs = [] if contender.name == "worker" else ratios(rates.get("worker", {}), own)
+    rates = [run.rate for run in runs if run.tally.clean]
+    own = compared.get(contender.name, {})
+    pairs = [] if contender.name == REFERENCE else ratios(compared.get(REFERENCE, {}), own)
     peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
     return Row(
         contender=contender,
         commands=runs[0].commands if runs else 0,
-        rate=Spread.of([*own.values()]) if own else None,
+        rate=Spread.of(rates) if rates else None,
         behind=Spread.of(pairs) if pairs else None,
         cpu={
             part: _median([getattr(run.usage, part) for run in runs])
@@ -87,8 +103,8 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 def targets(outcomes: Sequence[Outcome]) -> list[Reached]:
     """All targets, with what was measured for each."""
-    rates = rates_of(outcomes)
-    return [reached(target, rates) for target in TARGETS]
+    compared = speeds(outcomes)
+    return [reached(target, compared) for target in TARGETS]
 
 
 def document(

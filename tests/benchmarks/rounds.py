@@ -1,4 +1,4 @@
-"""All contenders in turn, several rounds, each round in another order."""
+"""All contenders in turn, several rounds, each round in another order, the reference in between."""
 
 from __future__ import annotations
 
@@ -32,14 +32,30 @@ class Outcome:
         return None if self.run.tally.clean else str(self.run.tally)
 
 
+REFERENCE = "worker"
+"""The contender that every other is compared with, in the same minute."""
+BETWEEN = 3
+"""How many others run from one run of the reference to the next."""
+
+
 def order(contenders: Sequence[Contender], *, rounds: int, seed: int) -> list[list[Contender]]:
     """Who comes after whom in each round.
 
     Shuffled, so that none always has the quiet minute or follows the same predecessor, whose
-    checkpoints and garbage it would inherit.
+    checkpoints and garbage it would inherit. The reference, if it takes part, runs before and after
+    every few others: the machine's speed may change within a round, too.
     """
     random = Random(seed)
-    return [random.sample(contenders, len(contenders)) for _ in range(rounds)]
+    reference = [each for each in contenders if each.name == REFERENCE]
+    others = [each for each in contenders if each.name != REFERENCE]
+    found = []
+    for _ in range(rounds):
+        shuffled = random.sample(others, len(others))
+        turn = [*reference]
+        for start in range(0, len(shuffled), BETWEEN):
+            turn += [*shuffled[start : start + BETWEEN], *reference]
+        found.append(turn)
+    return found
 
 
 async def play(
@@ -50,7 +66,7 @@ async def play(
     seed: int,
     tell: Callable[[Outcome], None],
 ) -> list[Outcome]:
-    """Every contender once in each round, on things of its own; `tell` hears of each at once.
+    """Everybody's turns in each round, on things of its own; `tell` hears of each at once.
 
     Args:
         commands: how many a fast contender gets; a slow one gets its share of them.

@@ -1,4 +1,4 @@
-"""What the worker is to reach, as ratios of rates in the same round."""
+"""What the worker is to reach, as ratios within a round."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from tests.benchmarks.figures import Spread, ratios
 
-Rates = Mapping[str, Mapping[int, float]]
-"""Commands per second by contender and round."""
+Speeds = Mapping[str, Mapping[int, float]]
+"""By contender and round, on a scale of that round."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,15 @@ TARGETS = (
 )
 
 
-def reached(target: Target, rates: Rates) -> Reached:
+def reached(target: Target, speeds: Speeds) -> Reached:
     """The target's ratio, pair by pair in each round."""
-    above, below = _best(target.above, rates), _best(target.below, rates)
-    if above is None or below is None or not all(rates.get(name) for name in target.below):
+    above, below = _best(target.above, speeds), _best(target.below, speeds)
+    if above is None or below is None or not all(speeds.get(name) for name in target.below):
         return Reached(target, None)
-    pairs = ratios(rates[above], rates[below])
+    pairs = ratios(speeds[above], speeds[below])
     return Reached(target, Spread.of(pairs) if pairs else None)
 
 
-def _best(names: tuple[str, ...], rates: Rates) -> str | None:
-    present = [name for name in names if rates.get(name)]
-    return max(present, key=lambda name: Spread.of([*rates[name].values()]).median, default=None)
+def _best(names: tuple[str, ...], speeds: Speeds) -> str | None:
+    present = [name for name in names if speeds.get(name)]
+    return max(present, key=lambda name: Spread.of([*speeds[name].values()]).median, default=None)

@@ -13,7 +13,7 @@ from tests.benchmarks.__main__ import main
 from tests.benchmarks.catalogue import CONTENDERS
 from tests.benchmarks.drain import Run
 from tests.benchmarks.figures import Spread
-from tests.benchmarks.results import document, rates_of, rows, targets
+from tests.benchmarks.results import document, rows, speeds, targets
 from tests.benchmarks.rounds import Outcome, order
 from tests.benchmarks.tables import contenders_sheet, for_markdown, remarks, targets_sheet
 from tests.benchmarks.tally import Tally
@@ -35,11 +35,12 @@ def outcome(round_: int, name: str, rate: float, **changes: Any) -> Outcome:
 
 
 OUTCOMES = [
-    outcome(1, "worker", 4_000),
+    outcome(1, "worker", 3_000),
     outcome(1, "faststream", 400),
-    outcome(2, "faststream", 100),
+    outcome(1, "worker", 5_000),
     outcome(2, "worker", 2_000, peak_bytes=95_000_000),
-    outcome(3, "worker", 3_000),
+    outcome(2, "faststream", 100),
+    outcome(3, "worker", 8_000),
     Outcome(3, "faststream", failure="faststream: ended with exit code 1"),
 ]
 PAIR = [CONTENDERS["faststream"], CONTENDERS["worker"]]
@@ -48,19 +49,42 @@ PAIR = [CONTENDERS["faststream"], CONTENDERS["worker"]]
 def test_a_row_has_medians_and_the_pairs_of_each_round() -> None:
     worker, faststream = rows(PAIR, OUTCOMES)
     assert worker.contender.name == "worker"
-    assert worker.rate == Spread(3_000, 2_000, 4_000)
+    assert worker.rate == Spread(4_000, 2_000, 8_000)
     assert worker.behind is None
     assert worker.peak_bytes == 95_000_000
     assert faststream.rate == Spread(250, 100, 400)
-    # 4,000 : 400 and 2,000 : 100, not the ratio of the medians, which is 12.
+    # 3,000 and 5,000 around 400, and 2,000 before 100; not the ratio of the medians, which is 16.
     assert faststream.behind == Spread(15, 10, 20)
     assert faststream.cpu == {"contender": 200, "broker": 100, "database": None}
     assert faststream.remarks == ("round 3: faststream: ended with exit code 1",)
 
 
+def test_everybody_is_compared_with_the_reference_around_it() -> None:
+    # The machine slows down to half within the round, and nobody's speed changes by that.
+    slowing = [
+        outcome(1, "worker", 4_000),
+        outcome(1, "faststream", 390),
+        outcome(1, "worker", 3_800),
+        outcome(1, "nothing", 1_500),
+        outcome(1, "plain", 300),
+        outcome(1, "worker", 2_200),
+    ]
+    found = speeds(slowing)
+    assert found["faststream"] == {1: 0.1}
+    assert found["nothing"] == {1: 0.5}
+    assert found["plain"] == {1: 0.1}
+    assert found["worker"] == {1: 1}
+
+
+def test_without_the_reference_plain_rates_are_compared() -> None:
+    assert speeds(OUTCOMES[1:2]) == {"faststream": {1: 400}}
+    # A round whose reference failed cannot be compared with the others.
+    assert speeds([*OUTCOMES[:2], outcome(2, "faststream", 400)])["faststream"].keys() == {1}
+
+
 def test_a_run_that_lost_something_has_no_rate_and_is_told() -> None:
     lost = [outcome(1, "worker", 9_999, tally=Tally(lost=2)), OUTCOMES[1]]
-    assert "worker" not in rates_of(lost)
+    assert "worker" not in speeds(lost)
     last = rows(PAIR, lost)[-1]
     assert last.contender.name == "worker"
     assert last.rate is None
@@ -93,21 +117,25 @@ def test_a_target_without_all_of_its_peers_is_not_measured() -> None:
     assert [each.verdict for each in targets([])] == ["not measured"] * 6
 
 
-def test_each_round_has_everybody_once_in_another_order() -> None:
+def test_each_round_has_everybody_once_in_another_order_and_the_reference_in_between() -> None:
     everybody = [*CONTENDERS.values()]
     rounds = order(everybody, rounds=3, seed=1)
-    assert all(
-        sorted(each.name for each in one) == sorted(each.name for each in everybody)
-        for one in rounds
-    )
-    assert rounds[0] != rounds[1] != rounds[2]
+    names = [[each.name for each in one] for one in rounds]
+    for one in names:
+        assert one[0] == one[-1] == "worker"
+        assert sorted({*one}) == sorted(CONTENDERS)
+        assert all(one.count(name) == 1 for name in CONTENDERS if name != "worker")
+        assert all("worker" in one[start : start + 4] for start in range(len(one) - 3))
+    assert names[0] != names[1] != names[2]
     assert rounds == order(everybody, rounds=3, seed=1)
+    alone = order([CONTENDERS["plain"], CONTENDERS["nothing"]], rounds=1, seed=1)
+    assert sorted(each.name for each in alone[0]) == ["nothing", "plain"]
 
 
 def test_the_tables_say_what_was_measured_and_what_went_wrong() -> None:
     made = document(PAIR, OUTCOMES, skipped={"pgbench": "it is not there"})
     shown = for_markdown(contenders_sheet(made))
-    assert "| worker | 3,000 | 2,000 to 4,000 | – | 200 | 100 | – | 95 |" in shown
+    assert "| worker | 4,000 | 2,000 to 8,000 | – | 200 | 100 | – | 95 |" in shown
     assert "| 250 | 100 to 400 | 15.0 (10.0 to 20.0) |" in shown
     assert "| 12 | 20 | 15.00 | 10.00 to 20.00 | met |" in for_markdown(targets_sheet(made))
     assert [*remarks(made)] == [
@@ -146,7 +174,7 @@ def test_the_whole_of_it_measures_prints_writes_and_draws(
     made = json.loads((tmp_path / "benchmarks.json").read_text())
     assert {each["name"] for each in made["contenders"]} == {"worker", "nothing"}
     assert all(each["rate"]["median"] > 100 for each in made["contenders"])
-    assert [each["tally"]["lost"] for each in made["rounds"]] == [0, 0]
+    assert [each["contender"] for each in made["rounds"]] == ["worker", "nothing", "worker"]
     verdicts = {each["what"]: each["verdict"] for each in made["targets"]}
     assert verdicts["worker : handler that only publishes an event"] != "not measured"
     assert "worker : FastStream, one process each" in capsys.readouterr().out
