@@ -27,6 +27,7 @@ from worker.errors import WorkerError
 from worker.lab.arrivals import Schedule
 from worker.lab.generator import Punctuality
 from worker.lab.pieces import COMMAND, EVENT
+from worker.lab.processes import runner
 from worker.lab.recorder import UNFINISHED, Window, WorkRecorder
 from worker.messages import Publication
 from worker.settings import BrokerSettings
@@ -127,7 +128,7 @@ def main() -> None:
     if not line:
         return
     try:
-        told = asyncio.run(_generate(json.loads(line), link))
+        told = runner().run(_generate(json.loads(line), link))
     except WorkerError as error:
         told = {"error": str(error), "exit_code": error.exit_code}
     with suppress(BrokenPipeError):  # the lab is gone

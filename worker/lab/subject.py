@@ -24,6 +24,7 @@ from typing import Any
 
 from worker.errors import WorkerError
 from worker.lab.measure import NothingMeasured, PoolSampler
+from worker.lab.processes import runner
 from worker.lab.recorder import Window, WorkRecorder
 from worker.lab.target import Order, Target, make_target
 from worker.telemetry.logging import configure_logging
@@ -39,20 +40,11 @@ def main() -> None:
     configure_logging(level="error")
     order = Order.model_validate_json(sys.stdin.readline())
     try:
-        _runner().run(_serve(order, link))
+        runner().run(_serve(order, link))
     except WorkerError as error:
         _tell({"error": str(error), "exit_code": error.exit_code})
     except _NobodyListens:
         pass  # the lab is gone
-
-
-def _runner() -> Any:
-    """The module whose `run` is the fastest at hand, as `worker run` has it."""
-    try:
-        import uvloop
-    except ImportError:  # Windows, PyPy
-        return asyncio
-    return uvloop
 
 
 async def _serve(order: Order, link: socket.socket) -> None:
