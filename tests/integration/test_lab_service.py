@@ -11,12 +11,17 @@ from typing import Any
 import aio_pika
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from tests.harness import eventually
+from worker.broker.connection import connect
+from worker.broker.topology import Topology
+from worker.errors import Unreachable
 from worker.lab import place
 from worker.lab.campaign import Campaign, carry_out
 from worker.lab.plan import repeats
+from worker.lab.queues import open_queues
 from worker.lab.results import Point, Result
 from worker.lab.scenario import BadScenario, Scenario, load_scenario
 from worker.settings import Settings
@@ -191,6 +196,37 @@ async def test_ctrl_c_leaves_a_result_and_no_queues(
     assert result.partial
     assert not await queue_exists(broker_url, f"{name}.commands")
     assert not await queue_exists(broker_url, f"{name}.events")
+
+
+async def test_queues_of_a_killed_run_are_removed_by_the_next(
+    settings: Settings, broker_url: str, database: str, mine: str
+) -> None:
+    dead = f"{mine}dead"
+    topology = Topology(dead, settings.broker)
+    async with connect(settings.broker, "test") as connection:
+        await topology.ensure(connection)
+    url = make_url(database).set(drivername="postgresql")
+    server = await asyncpg.connect(url.render_as_string(hide_password=False))
+    await server.execute(f'CREATE SCHEMA "{dead}"')
+    await server.close()
+
+    # Also by one that needs no broker itself.
+    engine = load_scenario("steady")
+    async with place.open_place(settings.database, [], into_service=True) as found:
+        assert found.leftovers == [dead]
+        async with open_queues(settings.broker, found, [engine]):
+            for name in (topology.commands, topology.events, topology.dead_letters):
+                assert not await queue_exists(broker_url, name)
+
+
+async def test_without_a_broker_it_is_refused_before_any_load(
+    settings: Settings, tmp_path: Path
+) -> None:
+    broker = settings.broker.model_copy(update={"url": SecretStr("amqp://127.0.0.1:1/")})
+    lost = settings.model_copy(update={"broker": broker})
+    with pytest.raises(Unreachable, match="RabbitMQ cannot be reached"):
+        await run(scenario(), lost, tmp_path)
+    assert not (tmp_path / "result.json").exists()
 
 
 async def test_the_database_goes_away_and_nothing_is_lost(

@@ -111,7 +111,7 @@ async def _bench(
             into_service=campaign.into_service_database,
             check=lambda limits: check_fits(campaign.scenarios, limits),
         ) as place,
-        open_queues(settings.broker, place.schema, campaign.scenarios),
+        open_queues(settings.broker, place, campaign.scenarios),
         open_bouncer(place.settings, campaign.scenario.database) as bouncer,
     ):
         async with place.outside.connect() as connection:

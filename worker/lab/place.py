@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from time import monotonic
 from uuid import uuid4
@@ -73,6 +73,8 @@ class Place:
     """To the service's database, to look at the server from; it only reads there."""
     is_own: bool
     """Whether the database is the lab's own."""
+    leftovers: list[str] = field(default_factory=list)
+    """Names of dead runs whose schemas were removed at the start; of queues there may be some."""
 
     @property
     def database(self) -> str:
@@ -177,7 +179,7 @@ async def _enter(keeper: AsyncConnection, place: Place, service_tables: tuple[st
     await keeper.execution_options(isolation_level="AUTOCOMMIT")
     if place.is_own:
         await _check_foreign(keeper, service_tables)
-    await remove_leftovers(keeper)
+    place.leftovers.extend(await remove_leftovers(keeper))
     await keeper.execute(text("SELECT pg_advisory_lock(hashtext(:name))"), {"name": place.schema})
     for statement in _TABLES:
         await keeper.execute(text(statement.format(place.schema, ITEMS, HOT)))

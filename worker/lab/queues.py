@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 from worker.broker.connection import connect
 from worker.broker.sender import remove
 from worker.broker.topology import Topology
+from worker.errors import WorkerError
+from worker.lab.place import Place
 from worker.lab.scenario import Scenario
 from worker.settings import BrokerSettings
 
 
 @asynccontextmanager
 async def open_queues(
-    settings: BrokerSettings, namespace: str, scenarios: Iterable[Scenario]
+    settings: BrokerSettings, place: Place, scenarios: Iterable[Scenario]
 ) -> AsyncIterator[None]:
     """Look whether the broker is there, where a scenario needs it, and leave nothing in it.
 
-    Raises `Unreachable` or `Misconfigured` before any load is sent.
+    What dead runs have left goes too, if the broker can be reached. Raises `Unreachable` or
+    `Misconfigured` before any load is sent.
     """
-    if all(scenario.path != "service" for scenario in scenarios):
+    needed = any(scenario.path == "service" for scenario in scenarios)
+    if place.leftovers:
+        with nullcontext() if needed else suppress(WorkerError):
+            await _remove(settings, *place.leftovers)
+    if not needed:
         yield
         return
-    name, topology = f"{namespace} lab", Topology(namespace, settings)
-    async with connect(settings, name):
-        pass
+    # Nothing is there yet; but now it is known that the broker answers.
+    await _remove(settings, place.schema)
     try:
         yield
     finally:
-        async with connect(settings, name) as connection:
-            await remove(connection, topology)
+        await _remove(settings, place.schema)
+
+
+async def _remove(settings: BrokerSettings, *namespaces: str) -> None:
+    async with connect(settings, f"{namespaces[0]} lab") as connection:
+        for namespace in namespaces:
+            await remove(connection, Topology(namespace, settings))
