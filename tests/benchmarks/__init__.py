@@ -14,6 +14,8 @@ The parts, from below:
     drain.py       one run: fill the queue, start the contender, count events until all are there
     figures.py     rates, medians, ratios pair by pair
     rounds.py      all contenders in turn, several rounds, in a shuffled order
+    latency/       an open load, and the time to each answer (`make bench-latency`)
+    growth/        full tables, a long queue, many lanes (`make bench-growth`)
 
 Another benchmark plugs in at the height that it needs. To measure a contender in a way of its own:
 
