@@ -18,7 +18,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
 from sqlalchemy.util import greenlet_spawn
 
 from worker.database.engine import make_engine
-from worker.database.meter import HOLD, Hold
+from worker.database.hold import HOLD, Hold
 from worker.database.pool import FairPool
 from worker.settings import DatabaseSettings
 

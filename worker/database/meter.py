@@ -7,9 +7,7 @@ ROLLBACK, so the two methods of the engine's dialect are timed where they are ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from time import perf_counter
-from types import CodeType
 from typing import Any
 
 from sqlalchemy import event
@@ -18,52 +16,10 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from worker.database.hold import HOLD, Hold, hold_of
 from worker.telemetry.histogram import Histogram
 
-HOLD = "worker.hold"
-"""Key in a connection's `record_info`: its `Hold` while it is checked out."""
 _CONNECTING = "worker.connecting"
-
-Place = tuple[CodeType, int]
-"""A piece of code, and the instruction in it."""
-
-
-def where(place: Place | None) -> str:
-    """The place in words: the end of the file's path, the line and the function."""
-    if place is None:
-        return "an unknown place"
-    code, instruction = place
-    lines = [line for start, end, line in code.co_lines() if start <= instruction < end]
-    file = "/".join(Path(code.co_filename).parts[-3:])
-    return f"{file}:{lines[0] if lines else code.co_firstlineno} in {code.co_name}"
-
-
-class Hold:
-    """One checkout, from the moment it is let in until its connection is back."""
-
-    __slots__ = ("_last", "active", "gate", "idle", "outer", "place", "since", "task")
-
-    def __init__(self, gate: object, task: int, place: Place | None, outer: Hold | None) -> None:
-        self.gate, self.task, self.place, self.outer = gate, task, place, outer
-        self.active = True
-        self.since = perf_counter()
-        self.idle = 0.0
-        """Seconds that the open transaction has lain idle between its statements."""
-        self._last = 0.0  # end of the last statement of an open transaction
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a statement has begun a transaction that has not ended."""
-        return self._last > 0
-
-    def resume(self, now: float) -> None:
-        """The server is given something to do."""
-        if self._last:
-            self.idle += now - self._last
-
-    def pause(self, now: float, *, in_transaction: bool) -> None:
-        """It has answered."""
-        self._last = now if in_transaction else 0.0
 
 
 class PoolMeter:
@@ -126,7 +82,12 @@ class PoolMeter:
 
     def snapshot(self) -> PoolMeter:
         """The measures as they are now."""
-        return self._derive(Histogram.copy, lambda count: count)
+        twin = PoolMeter()
+        for name in self.DURATIONS:
+            setattr(twin, name, getattr(self, name).copy())
+        for name in self.COUNTS:
+            setattr(twin, name, getattr(self, name))
+        return twin
 
     def since(self, earlier: PoolMeter) -> PoolMeter:
         """What was measured after the snapshot `earlier` was taken."""
@@ -136,16 +97,6 @@ class PoolMeter:
         for name in self.COUNTS:
             setattr(span, name, getattr(self, name) - getattr(earlier, name))
         return span
-
-    def _derive(
-        self, histogram: Callable[[Histogram], Histogram], count: Callable[[int], int]
-    ) -> PoolMeter:
-        twin = PoolMeter()
-        for name in self.DURATIONS:
-            setattr(twin, name, histogram(getattr(self, name)))
-        for name in self.COUNTS:
-            setattr(twin, name, count(getattr(self, name)))
-        return twin
 
     def returned(self, hold: Hold) -> None:
         """A connection is back."""
@@ -168,7 +119,7 @@ def _measure_statements(meter: PoolMeter, engine: AsyncEngine) -> None:
     query = meter.query
 
     def measured(execute: Callable[[], object], context: Any) -> bool:
-        hold = None if context is None else _hold(context.root_connection.connection)
+        hold = None if context is None else hold_of(context.root_connection.connection)
         if hold is None:  # what SQLAlchemy asks the server as it opens a first connection
             execute()
             return True
@@ -201,7 +152,7 @@ def _measure_ends(meter: PoolMeter, dialect: Dialect) -> None:
         end: Callable[[PoolProxiedConnection], None], histogram: Histogram
     ) -> Callable[[PoolProxiedConnection], None]:
         def measured(connection: PoolProxiedConnection) -> None:
-            hold = _hold(connection)
+            hold = hold_of(connection)
             if hold is None or not hold.in_transaction:
                 end(connection)  # nothing to end: the driver does not trouble the server
                 return
@@ -259,8 +210,3 @@ def _count_connections(meter: PoolMeter, engine: AsyncEngine) -> None:
     event.listen(pool, "close", closed)
     event.listen(pool, "close_detached", closed_detached)
     event.listen(pool, "invalidate", invalidated)
-
-
-def _hold(connection: PoolProxiedConnection) -> Hold | None:
-    info = connection.record_info
-    return None if info is None else info.get(HOLD)

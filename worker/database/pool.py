@@ -9,18 +9,13 @@ are taken: engines, sessions and connections all come through `_do_get`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
-from types import FrameType
 from typing import Any
 
-import sqlalchemy
 import structlog
-from greenlet import getcurrent
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -28,7 +23,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
 from worker.database.gate import Gate
-from worker.database.meter import HOLD, Hold, Place, PoolMeter, where
+from worker.database.hold import HOLD, Hold, calling_place, where
+from worker.database.meter import PoolMeter
 
 log = structlog.get_logger(__name__)
 
@@ -160,7 +156,7 @@ class FairPool(AsyncAdaptedQueuePool):
     def _do_get(self) -> ConnectionPoolEntry:
         outer = self._active_hold()
         self._enter()
-        hold = Hold(self._gate, id(asyncio.current_task()), _calling_place(), outer)
+        hold = Hold(self._gate, id(asyncio.current_task()), calling_place(), outer)
         try:
             entry = super()._do_get()
         except BaseException:
@@ -216,7 +212,7 @@ class FairPool(AsyncAdaptedQueuePool):
             if seen.active and seen.gate is self._gate and seen.task == id(asyncio.current_task()):
                 raise NestedCheckout(
                     "A task that holds a connection asked for a second one. The first was taken at "
-                    f"{where(seen.place)}, the second was asked for at {where(_calling_place())}. "
+                    f"{where(seen.place)}, the second was asked for at {where(calling_place())}. "
                     "Use the first, or give it back before"
                 )
             seen = seen.outer
@@ -250,19 +246,3 @@ def pool_of(engine: AsyncEngine) -> FairPool:
     pool = engine.sync_engine.pool
     assert isinstance(pool, FairPool)
     return pool
-
-
-_NOT_THE_CALLER = (str(Path(sqlalchemy.__file__).parent), contextlib.__file__)
-
-
-def _calling_place() -> Place | None:
-    """The code that asked for a connection, outside of SQLAlchemy.
-
-    A checkout runs in a greenlet of its own; who asked stands on the stack of its parent. Only the
-    place is kept, not the frame, which would keep alive whatever its variables hold.
-    """
-    driver = getcurrent().parent
-    frame: FrameType | None = driver.gr_frame if driver is not None else None
-    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_CALLER):
-        frame = frame.f_back
-    return None if frame is None else (frame.f_code, frame.f_lasti)
