@@ -148,6 +148,8 @@ async def _generate(orders: dict[str, Any], link: socket.socket) -> dict[str, An
             try:
                 while not part.ready and not serving.done():  # noqa: ASYNC110 - once, at first
                     await asyncio.sleep(LOOK_SECONDS)
+                if serving.done():  # a right is missing, or a queue differs
+                    serving.result()
                 await _until_stopped(_load(client, orders))
                 await client.finish()
             finally:
