@@ -39,7 +39,8 @@ class Setting(Model):
     max_overflow: Count = 0
     """Further connections that it may open under load."""
     lanes: Annotated[int, Field(ge=1)] | None = None
-    """Concurrent transactions of the worker; only on the path `service`."""
+    """Concurrent transactions; more work than that waits in memory, not at the pool. `None`: every
+    piece of work begins as soon as it arrives."""
     group_size: Annotated[int, Field(ge=1)] = 1
     """Most commands in one transaction."""
     load: Literal["open", "closed"] = "open"
@@ -150,6 +151,7 @@ class Server(Model):
     lock_wait_sessions_mean: Amount = 0.0
     """Sessions that waited for a lock (`wait_event_type = 'Lock'`)."""
     commits: Count | None = None
+    """As the server counts them: once a second, and only where a table was touched."""
     rollbacks: Count | None = None
     deadlocks: Count | None = None
     cpu_cores: Amount | None = None
