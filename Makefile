@@ -10,7 +10,7 @@ SERVERS := $(BIN)/python -m tests.servers
 PEERS := .venv-bench
 PEERS_READY := $(PEERS)/.ready
 
-.PHONY: help setup demo run test bench bench-latency bench-growth check format docs migration lock down clean
+.PHONY: help setup demo run test bench bench-latency bench-growth bench-stages check format docs migration lock down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench-latency: $(READY) $(PEERS_READY) ## Latency at loads that do not wait for 
 
 bench-growth: $(READY) ## Full tables, a long queue, many lanes, about 15 minutes
 	@$(SERVERS) run -- $(BIN)/python -m tests.benchmarks.growth $(args)
+
+bench-stages: $(READY) ## Where a command's CPU time goes, stage by stage, about a minute
+	@$(SERVERS) run -- $(BIN)/python -m tests.benchmarks.stages $(args)
 
 $(PEERS_READY): requirements-bench.lock $(READY)
 	@echo "setting up $(PEERS) …" >&2

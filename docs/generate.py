@@ -24,6 +24,7 @@ from docs.lab_result import result_page
 from tests.benchmarks import tables
 from tests.benchmarks.growth import report as growth
 from tests.benchmarks.latency import report as latency
+from tests.benchmarks.stages import report as stages
 from worker.cli import app
 from worker.database.instruments import INSTRUMENTS
 from worker.settings import Settings
@@ -138,6 +139,7 @@ def performance_page() -> str:
         ("bench", "benchmarks.json", _rates),
         ("latency", "latency.json", latency.figures),
         ("growth", "growth.json", growth.figures),
+        ("stages", "stages.json", stages.figures),
     ):
         start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
         before, _, rest = text.partition(start)

@@ -15,7 +15,7 @@ from pamqp.header import ContentHeader
 
 from tests.unit.fakes import turns, until
 from worker.broker import consumer as consumer_module
-from worker.broker.consumer import SUSPECT_DELIVERIES, Consumer, _delivery
+from worker.broker.consumer import SUSPECT_DELIVERIES, Consumer, read_delivery
 from worker.broker.topology import Topology
 from worker.broker.window import Window
 from worker.broker.wire import UNREADABLE_HEADER
@@ -136,7 +136,7 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 def made(given: DeliveredMessage) -> Delivery:
     header = ContentHeader(body_size=len(given.body), properties=given.header.properties)
     tag, again = given.delivery_tag or 0, bool(given.redelivered)
-    return _delivery(tag, again, header.marshal(), given.body, Window(cast(Any, None)))
+    return read_delivery(tag, again, header.marshal(), given.body, Window(cast(Any, None)))
 
 
 def test_a_message_becomes_a_delivery() -> None:

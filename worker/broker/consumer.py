@@ -219,7 +219,7 @@ class _Subscription:
 
     def _on_content(self, tag: int, redelivered: bool, header: bytes, body: bytes) -> None:
         try:
-            self._accept(_delivery(tag, redelivered, header, body, self._window))
+            self._accept(read_delivery(tag, redelivered, header, body, self._window))
         except Exception:
             # The delivery would hold its place for ever.
             log.exception("a delivery could not be taken")
@@ -238,7 +238,10 @@ class _Subscription:
             self._widening = asyncio.create_task(self._widen())
 
 
-def _delivery(tag: int, redelivered: bool, header: bytes, body: bytes, window: Window) -> Delivery:
+def read_delivery(
+    tag: int, redelivered: bool, header: bytes, body: bytes, window: Window
+) -> Delivery:
+    """The message of a delivery tag, from its content header (the payload) and its body."""
     found = properties.read(header)
     # Only the broker sets the flag; a header of that name can come from the publisher.
     count = found.headers.get("x-delivery-count", 0) if redelivered else 0
