@@ -27,7 +27,7 @@ def recommend(
     size, overflow = choice.chosen.setting.pool_size, _overflow(choice.chosen)
     timeout, prefetch = _timeout(choice.chosen), _prefetch(choice.chosen, about)
     fleet = fleet_of(groups, size + overflow, about.objective.replicas)
-    limit = limit_of(choice.chosen if choice.comparison.judges_wait else choice.best, about)
+    limit = _limit(choice, about)
     return Recommendation(
         pool_size=size,
         max_overflow=overflow,
@@ -67,6 +67,14 @@ LIMITS: dict[Limit, str] = {
     "generator": "the load generator. The worker was never full.",
     "offered load": "nothing but the load that was offered. The pool had room.",
 }
+
+
+def _limit(choice: Choice, about: About) -> Limit:
+    """What limits the best; or the chosen one, whose pool does all that arrives, in time."""
+    if not choice.comparison.judges_wait:
+        return limit_of(choice.best, about)
+    limit = limit_of(choice.chosen, about)
+    return "offered load" if limit == "pool" else limit
 
 
 def _overflow(chosen: Repeats) -> int:
@@ -158,12 +166,8 @@ def _as_good_as_the_best(choice: Choice) -> str:
 
 def _capacity(groups: Sequence[Repeats], chosen: Repeats) -> list[str]:
     """What the chosen pool does when it is full, where that was measured."""
-    connections, rate = chosen.setting.connections, chosen.setting.rate_per_second
-    full = [
-        each
-        for each in groups
-        if each.setting.load == "closed" and each.setting.connections == connections
-    ]
+    rate = chosen.setting.rate_per_second
+    full = [each for each in groups if each.setting.load == "closed" and _same(each, chosen)]
     if not full or rate is None:
         return []
     most = max(full, key=lambda each: each.throughput)
@@ -171,6 +175,16 @@ def _capacity(groups: Sequence[Repeats], chosen: Repeats) -> list[str]:
         f"When it is full it does {_per_second(most)}: "
         f"{show_number(most.throughput / rate)} times what arrives."
     ]
+
+
+def _same(one: Repeats, other: Repeats) -> bool:
+    """Whether the two differ in their load alone."""
+    left, right = one.setting, other.setting
+    return (left.connections, left.group_size, left.path) == (
+        right.connections,
+        right.group_size,
+        right.path,
+    )
 
 
 def _smaller_ones(choice: Choice) -> list[str]:
