@@ -219,6 +219,18 @@ async def test_queues_of_a_killed_run_are_removed_by_the_next(
                 assert not await queue_exists(broker_url, name)
 
 
+async def test_a_run_beside_that_of_a_service_is_not_in_its_way(settings: Settings) -> None:
+    """The other has the service's tables, in a schema of its own."""
+    tables = ["command_ledger", "users"]
+    async with place.open_place(settings.database, tables) as other:
+        url = make_url(other.settings.url.get_secret_value()).set(drivername="postgresql")
+        server = await asyncpg.connect(url.render_as_string(hide_password=False))
+        await server.execute(f'CREATE TABLE "{other.schema}".command_ledger ()')
+        await server.close()
+        async with place.open_place(settings.database, tables) as beside:
+            assert beside.schema != other.schema
+
+
 async def test_without_a_broker_it_is_refused_before_any_load(
     settings: Settings, tmp_path: Path
 ) -> None:
