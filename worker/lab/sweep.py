@@ -12,6 +12,8 @@ from worker.lab.plan import KEEPS_UP, Plan, Trial
 from worker.lab.results import Objective, Point
 from worker.lab.scenario import Scenario
 
+CLIENTS_BY_PATH = {"engine": 3, "service": 30}
+"""So many clients for each connection keep it busy, in groups of one."""
 MOST_CLIENTS = 10_000
 
 CLOSER_LOOKS = 3
@@ -38,7 +40,9 @@ class Cell:
         lanes = connections if self.lanes is None and self.group_size > 1 else self.lanes
         load: dict[str, Any] = {} if self.rate is None else {"rate_per_second": self.rate}
         if self.saturated:
-            clients = min(3 * connections * self.group_size, MOST_CLIENTS)
+            # Through the broker, most of those that ask are on their way there or back.
+            each = CLIENTS_BY_PATH[base.path] * self.group_size
+            clients = min(connections * each, MOST_CLIENTS)
             load = {"kind": "closed", "clients": clients, "ramp_to_per_second": None}
         return base.changed(
             pool={"pool_size": self.pool_size, "max_overflow": self.overflow},
