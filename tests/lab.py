@@ -14,7 +14,8 @@ from worker.lab.director import Bench, measure
 from worker.lab.observer import postmaster_pid
 from worker.lab.place import Place, open_place
 from worker.lab.results import Point, Setting
-from worker.lab.scenario import Scenario, load_scenario
+from worker.lab.scenario import Scenario
+from worker.lab.scenario_files import load_scenario
 from worker.lab.target import Order
 from worker.settings import DatabaseSettings
 

@@ -11,7 +11,8 @@ from tests.conftest import make_settings
 from tests.harness import eventually
 from tests.integration.test_lab_service import point_of
 from tests.servers.postgres import PrivatePostgres
-from worker.lab.scenario import Scenario, load_scenario
+from worker.lab.scenario import Scenario
+from worker.lab.scenario_files import load_scenario
 
 
 def restarting(flag: Path, path: str) -> Scenario:

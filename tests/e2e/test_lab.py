@@ -15,7 +15,7 @@ from tests.harness import eventually
 from tests.lab import rows
 from worker.lab.place import DATABASE
 from worker.lab.results import load_result
-from worker.lab.scenario import load_scenario, shipped
+from worker.lab.scenario_files import load_scenario, shipped
 
 SHORT = ["--seconds", "0.8", "--warm-up", "0.3"]
 ENDLESS = ["lab", "sweep", "--pool-size", "2,3", "--overflow", "0", "--repeats", "99", *SHORT]

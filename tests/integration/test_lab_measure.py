@@ -14,7 +14,8 @@ from worker.lab.arrivals import Schedule
 from worker.lab.checks import littles_law
 from worker.lab.director import Bench, measure
 from worker.lab.results import Point
-from worker.lab.scenario import Scenario, load_scenario
+from worker.lab.scenario import Scenario
+from worker.lab.scenario_files import load_scenario
 
 SERVICE_SECONDS = 0.04
 ONE_SERVER = one_step(

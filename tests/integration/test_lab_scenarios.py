@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_lab_service import point_of
-from worker.lab.scenario import BadScenario, load_scenario
+from worker.lab.scenario import BadScenario
+from worker.lab.scenario_files import load_scenario
 from worker.settings import Settings
 
 

@@ -23,7 +23,8 @@ from worker.lab.campaign import Campaign, carry_out
 from worker.lab.plan import repeats
 from worker.lab.queues import open_queues
 from worker.lab.results import Point, Result
-from worker.lab.scenario import BadScenario, Scenario, load_scenario
+from worker.lab.scenario import BadScenario, Scenario
+from worker.lab.scenario_files import load_scenario
 from worker.settings import Settings
 
 SHORT = {"warm_up_seconds": 0.5, "measure_seconds": 3}

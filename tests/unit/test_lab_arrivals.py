@@ -18,7 +18,7 @@ import pytest
 
 from worker.lab.arrivals import Schedule
 from worker.lab.link import pair
-from worker.lab.scenario import load_scenario
+from worker.lab.scenario_files import load_scenario
 from worker.lab.steps import Query
 from worker.lab.transaction import Transaction
 

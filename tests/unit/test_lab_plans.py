@@ -11,7 +11,8 @@ import pytest
 from tests.lab_results import exponential, make_point
 from worker.lab.plan import Limit, Plan, Trial, find_capacity, repeats
 from worker.lab.results import Objective, Point
-from worker.lab.scenario import Scenario, load_scenario
+from worker.lab.scenario import Scenario
+from worker.lab.scenario_files import load_scenario
 from worker.lab.sweep import Matrix, Sweep
 
 STEADY = load_scenario("steady", ["load.measure_seconds=10"])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.lab.scenario import BadScenario, load_scenario, shipped
+from worker.lab.scenario import BadScenario
+from worker.lab.scenario_files import load_scenario, shipped
 
 MINIMAL = """
 name = "mine"

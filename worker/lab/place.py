@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from worker.database.engine import explain, make_engine, sqlstate
 from worker.errors import Misconfigured
 from worker.lab.observer import Limits, read_limits
-from worker.lab.steps import HOT, ITEMS
+from worker.lab.tables import create_tables
 from worker.settings import DatabaseSettings
 
 DATABASE = "worker_lab"
@@ -43,22 +43,6 @@ _OURS = text(
 )
 MOST_ATTEMPTS = 5
 OUR_END_SECONDS = 2
-
-_TABLES = (
-    'CREATE SCHEMA "{0}"',
-    'CREATE TABLE "{0}".items (id int PRIMARY KEY, value bigint NOT NULL) WITH (fillfactor = 50)',
-    'INSERT INTO "{0}".items SELECT id, 0 FROM generate_series(1, {1}) AS id',
-    'CREATE TABLE "{0}".hot (id int PRIMARY KEY, value bigint NOT NULL) WITH (fillfactor = 10)',
-    'INSERT INTO "{0}".hot SELECT id, 0 FROM generate_series(1, {2}) AS id',
-    'ANALYZE "{0}".items',
-    'ANALYZE "{0}".hot',
-    'CREATE TABLE "{0}".slow_commits (seconds double precision NOT NULL)',
-    'CREATE FUNCTION "{0}".sleep_in_commit() RETURNS trigger LANGUAGE plpgsql AS'
-    " $$ BEGIN PERFORM pg_sleep(NEW.seconds); RETURN NULL; END $$",
-    'CREATE CONSTRAINT TRIGGER sleep AFTER INSERT ON "{0}".slow_commits'
-    " DEFERRABLE INITIALLY DEFERRED"
-    ' FOR EACH ROW EXECUTE FUNCTION "{0}".sleep_in_commit()',
-)
 
 
 @dataclass(frozen=True)
@@ -181,8 +165,7 @@ async def _enter(keeper: AsyncConnection, place: Place, service_tables: tuple[st
         await _check_foreign(keeper, service_tables)
     place.leftovers.extend(await remove_leftovers(keeper))
     await keeper.execute(text("SELECT pg_advisory_lock(hashtext(:name))"), {"name": place.schema})
-    for statement in _TABLES:
-        await keeper.execute(text(statement.format(place.schema, ITEMS, HOT)))
+    await create_tables(keeper, place.schema)
 
 
 async def _check_foreign(keeper: AsyncConnection, service_tables: tuple[str, ...]) -> None:

@@ -1,6 +1,6 @@
 """What a transaction does, as data: a list of steps with the durations that they take.
 
-The database's part is real: statements on the lab's own tables (`place.py` makes them). A duration
+The database's part is real: statements on the lab's own tables (`tables.py` makes them). A duration
 of `query` and `commit` is slept on the server, so that it is known and costs no CPU; `compute` is
 the server's CPU.
 """

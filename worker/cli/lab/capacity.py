@@ -53,7 +53,7 @@ def capacity(
         from worker.lab.campaign import Campaign
         from worker.lab.plan import Limit, find_capacity
         from worker.lab.results import Objective
-        from worker.lab.scenario import load_scenario
+        from worker.lab.scenario_files import load_scenario
     if p99 is None and p99_wait is None:
         raise Misused("name the objective: --p99 50ms, --p99-wait 20ms, or both")
     own = [f"load.measure_seconds={seconds}", f"load.warm_up_seconds={warm_up}"]

@@ -36,7 +36,7 @@ def run(
     with lab_packages():
         from worker.lab.campaign import Campaign
         from worker.lab.plan import repeats as repeated
-        from worker.lab.scenario import load_scenario
+        from worker.lab.scenario_files import load_scenario
     base = load_scenario(scenario, changes or ())
     conduct(
         Campaign(

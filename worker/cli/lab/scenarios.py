@@ -26,7 +26,7 @@ def scenarios(
       worker lab scenarios steady > my-load.toml
     """
     with lab_packages():
-        from worker.lab.scenario import load_scenario, shipped
+        from worker.lab.scenario_files import load_scenario, shipped
     known = shipped()
     if show is not None:
         if show not in known:

@@ -67,7 +67,7 @@ def sweep(
     with lab_packages():
         from worker.lab.campaign import Campaign
         from worker.lab.results import Objective
-        from worker.lab.scenario import load_scenario
+        from worker.lab.scenario_files import load_scenario
         from worker.lab.sweep import Matrix, Sweep
     own = [f"load.measure_seconds={seconds}", f"load.warm_up_seconds={warm_up}", f"seed={seed}"]
     base = load_scenario(scenario, [*own, *(changes or ())])
