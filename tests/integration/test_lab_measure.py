@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.lab import bench, measured, one_step, short
+from tests.lab import NoView, bench, measured, one_step, short
 from worker.lab.arrivals import Schedule
 from worker.lab.checks import littles_law
 from worker.lab.director import Bench, measure
@@ -179,20 +181,34 @@ async def test_a_restart_is_survived_and_told_by_sqlstate(lab: Bench) -> None:
     assert point.samples[-1].throughput_per_second > 50
 
 
+class StopsAfter(NoView):
+    """Sets the stop, as Ctrl-C would, after so many looks at the pool, four a second."""
+
+    def __init__(self, ticks: int, stop: asyncio.Event) -> None:
+        super().__init__()
+        self._ticks, self._stop = ticks, stop
+
+    def tick(self, tick: dict[str, Any]) -> None:
+        self._ticks -= 1
+        if self._ticks == 0:
+            self._stop.set()
+
+
 async def test_a_point_that_is_stopped_early_is_a_valid_part(server_url: str) -> None:
     endless = load_scenario("steady", ["load.warm_up_seconds=0.3", "load.measure_seconds=60"])
     async with bench(server_url) as it:
-        asyncio.get_running_loop().call_later(4, it.stop.set)
-        point = await measure(it, endless, repeat=0, order=0)
+        # Two and a half seconds after the begin of the load, whenever that is.
+        stopped = replace(it, view=StopsAfter(10, it.stop))
+        point = await measure(stopped, endless, repeat=0, order=0)
     assert point is not None
     assert point.partial
     assert 0.3 < point.measured_seconds < 5
-    assert point.throughput_per_second == pytest.approx(150, rel=0.3)
+    assert point.throughput_per_second == pytest.approx(150, rel=0.4)
     assert point.load.intended == point.load.completed + point.load.failed
 
 
 async def test_a_point_that_is_stopped_in_its_warm_up_is_none(server_url: str) -> None:
     warming = load_scenario("steady", ["load.warm_up_seconds=60"])
     async with bench(server_url) as it:
-        asyncio.get_running_loop().call_later(2, it.stop.set)
-        assert await measure(it, warming, repeat=0, order=0) is None
+        stopped = replace(it, view=StopsAfter(2, it.stop))
+        assert await measure(stopped, warming, repeat=0, order=0) is None
