@@ -39,7 +39,7 @@ run: $(READY) ## The same servers, and a worker in the foreground until Ctrl-C
 test: $(READY) ## The whole test suite, against real servers that it starts itself
 	@$(SERVERS) run -- $(BIN)/python -m pytest --cov --cov-report=term $(args)
 
-bench: $(READY) $(PEERS_READY) ## The worker beside its peers, about 5 minutes: make bench args="--rounds 5"
+bench: $(READY) $(PEERS_READY) ## The worker beside its peers, about 5 minutes: make bench args="--rounds 9"
 	@$(SERVERS) run -- $(BIN)/python -m tests.benchmarks $(args)
 
 bench-latency: $(READY) $(PEERS_READY) ## Latency at loads that do not wait for answers, about 12 minutes

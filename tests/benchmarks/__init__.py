@@ -12,8 +12,11 @@ The parts, from below:
     contender.py   what a contender is
     catalogue.py   lists them all; `contenders/` holds their programs
     drain.py       one run: fill the queue, start the contender, count events until all are there
+    pgbench.py     the same for the database alone
     figures.py     rates, medians, ratios pair by pair
     rounds.py      all contenders in turn, several rounds, in a shuffled order
+    results.py     `benchmarks.json`; `targets.py` holds what is to be reached, `machine.py` where
+    tables.py      what is printed; `chart.py` draws it
     latency/       an open load, and the time to each answer (`make bench-latency`)
     growth/        full tables, a long queue, many lanes (`make bench-growth`)
 
@@ -23,7 +26,7 @@ Another benchmark plugs in at the height that it needs. To measure a contender i
         contender = CONTENDERS["worker"]
         async with running(contender, arena), open_link(arena.broker_url) as link:
             bodies = CREATE.bodies(1_000, seed=1)
-            await link.publish("", arena.queue_of(contender), bodies)   # or `send` each at its time
+            await link.publish("", contender.queue_of(arena), bodies)   # or `send` each at its time
             await observer.reached(1_000)
             observer.times, observer.bodies                            # `loop.time()`, event bytes
 

@@ -25,7 +25,7 @@ PUBLISHED = ROOT / "docs" / "benchmarks"
 _EPILOG = """\
 examples:
   make bench
-  make bench args="--rounds 5 --only worker,faststream"
+  make bench args="--rounds 9 --only worker,faststream"
   make bench args="--publish"      # and show the figures in docs/performance.md
 """
 
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--rounds", type=_positive, default=5, help="how often each takes its turn (5)"
+        "--rounds", type=_positive, default=4, help="how often each takes its turn (4)"
     )
     parser.add_argument(
         "--commands",
