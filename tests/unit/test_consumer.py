@@ -136,7 +136,7 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 def made(given: DeliveredMessage) -> Delivery:
     header = ContentHeader(body_size=len(given.body), properties=given.header.properties)
     tag, again = given.delivery_tag or 0, bool(given.redelivered)
-    return read_delivery(tag, again, header.marshal(), given.body, Window(cast(Any, None)))
+    return read_delivery(tag, again, header.marshal(), given.body, Window(cast(Any, None), 1))
 
 
 def test_a_message_becomes_a_delivery() -> None:

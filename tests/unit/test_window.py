@@ -48,9 +48,9 @@ class FakeChannel:
         self.returned += self._take(tag, multiple)
 
 
-def make_window(tags: int) -> tuple[FakeChannel, Window]:
+def make_window(tags: int, prefetch: int = 1_000) -> tuple[FakeChannel, Window]:
     channel = FakeChannel()
-    window = Window(cast(Channel, channel))
+    window = Window(cast(Channel, channel), prefetch)
     for tag in range(1, tags + 1):
         channel.deliver(window, tag)
     return channel, window
@@ -135,7 +135,7 @@ async def test_an_empty_window_gives_nothing_back() -> None:
 async def test_acknowledgements_leave_as_deliveries_are_settled_until_the_close(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(window_module, "STRAGGLER_SECONDS", 0)
+    monkeypatch.setattr(window_module, "PATIENCE_SECONDS", 0)
     channel, window = make_window(4)
     task = asyncio.create_task(window.acknowledge())
     window.settle(1)
@@ -152,7 +152,7 @@ async def test_acknowledgements_leave_as_deliveries_are_settled_until_the_close(
 async def test_a_straggler_is_given_time_to_be_acknowledged_with_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(window_module, "STRAGGLER_SECONDS", 60)
+    monkeypatch.setattr(window_module, "PATIENCE_SECONDS", 60)
     channel, window = make_window(200)
     task = asyncio.create_task(window.acknowledge())
     for tag in range(200, 1, -1):
@@ -168,8 +168,27 @@ async def test_a_straggler_is_given_time_to_be_acknowledged_with_the_others(
     assert channel.frames == [(200, True)]
 
 
+async def test_stragglers_that_crowd_the_window_are_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(window_module, "PATIENCE_SECONDS", 60)
+    channel, window = make_window(8, prefetch=8)
+    task = asyncio.create_task(window.acknowledge())
+    for tag in range(2, 7):
+        window.settle(tag)
+    await turns()
+    before = list(channel.frames)
+    window.settle(7)
+    await until(lambda: len(channel.acked) == 6)
+    window.close()
+    await asyncio.wait_for(task, 5)
+
+    assert before == []
+    assert channel.outstanding == [1, 8]
+
+
 async def test_others_go_on_while_one_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window_module, "STRAGGLER_SECONDS", 0.01)
+    monkeypatch.setattr(window_module, "PATIENCE_SECONDS", 0.01)
     channel, window = make_window(3)
     task = asyncio.create_task(window.acknowledge())
     for tag in range(4, 60):

@@ -74,7 +74,7 @@ class Consumer:
         await self._topology.ensure(connection)
         await self._may_consume()
         channel = await open_channel(connection)
-        window = Window(channel)
+        window = Window(channel, self._prefetch)
         acks = asyncio.create_task(window.acknowledge())
         subscription = _Subscription(
             self._topology.commands, channel, window, self._take, intake_of(connection)

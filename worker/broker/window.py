@@ -9,9 +9,11 @@ from itertools import takewhile
 
 from aiormq.channel import Channel
 
-STRAGGLER_SECONDS = 0.25
-"""How long one delivery may keep those after it from being acknowledged together with it. Long
-beside a transaction, since each acknowledgement of its own is an entry in the queue's log."""
+PATIENCE_SECONDS = 5.0
+"""How long one delivery may keep those after it from being acknowledged together with it."""
+CROWDED = 0.75
+"""The part of the prefetch that these may take up before that time. Each acknowledgement of its
+own is an entry in the queue's log, and only a window without room has need of one."""
 
 
 class Window:
@@ -19,11 +21,13 @@ class Window:
 
     Acknowledgements leave from one task, in order. `multiple` covers all up to the low-water mark,
     below which everything is settled; what is settled above a straggler is acknowledged one by one
-    after a moment, so that a command that waits for its retry does not use up the prefetch.
+    when it crowds the window, so that a command that waits for its retry does not use up the
+    prefetch.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, prefetch: int) -> None:
         self._channel = channel
+        self._most_settled = CROWDED * prefetch
         self._open: dict[int, bool] = {}  # tag -> settled, in the order delivered
         self._settled = 0
         self._changed = asyncio.Event()
@@ -58,12 +62,13 @@ class Window:
                     await self._changed.wait()
             self._changed.clear()
             advanced = await self.flush()
-            if until is not None and now() >= until and not advanced:
+            late = until is not None and now() >= until and not advanced
+            if late or self._settled >= self._most_settled:
                 await self.flush(stragglers=True)
             if not self._settled:
                 until = None
             elif advanced or until is None:
-                until = now() + STRAGGLER_SECONDS
+                until = now() + PATIENCE_SECONDS
 
     async def flush(self, *, stragglers: bool = False) -> bool:
         """Acknowledge up to the low-water mark, and say whether it rose.

@@ -132,7 +132,7 @@ class Bench:
         self.engine: AsyncEngine = make_engine(database)
         self._clock = clock
         self._topology = Topology(settings.namespace, settings.broker)
-        self._window = Window(cast(Channel, None))  # nothing is acknowledged
+        self._window = Window(cast(Channel, None), 1)  # nothing is acknowledged
         registry = load_registry(settings.entities)
         self._codec = Codec(registry, own_queues=frozenset(self._topology.queues))
         self._processor = Processor(
