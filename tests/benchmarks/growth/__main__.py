@@ -21,7 +21,7 @@ from tests.benchmarks.contender import ROOT
 from tests.benchmarks.growth import plot, report
 from tests.benchmarks.growth.parts import PARTS, Plan
 from tests.benchmarks.growth.station import Drained
-from tests.benchmarks.process import ContenderFailed
+from tests.benchmarks.process import ContenderFailed, end_in_order
 
 NAME = "growth.json"
 SCHEMA = 1
@@ -41,11 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = options.output / NAME
     kept = json.loads(path.read_text()) if options.add and path.exists() else {}
     turns = [Drained.model_validate(turn) for turn in kept.get("turns", [])]
+    end_in_order()
     try:
         circumstances = uvloop.run(_measure(options, turns, console))
     except (NoServers, ContenderFailed) as error:
         console.print(f"error: {error}")
         return 2 if isinstance(error, NoServers) else 1
+    except KeyboardInterrupt:
+        return 130
     print(report.markdown(turns))
     document = {
         "schema": SCHEMA,

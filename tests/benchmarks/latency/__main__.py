@@ -22,6 +22,7 @@ from tests.benchmarks.catalogue import CONTENDERS
 from tests.benchmarks.contender import ROOT
 from tests.benchmarks.latency import plot, report
 from tests.benchmarks.latency.turn import Turn, schedules, take
+from tests.benchmarks.process import end_in_order
 
 NAME = "latency.json"
 SCHEMA = 1
@@ -40,11 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = options.output / NAME
     kept = json.loads(path.read_text()) if options.add and path.exists() else {}
     turns = [Turn.model_validate(turn) for turn in kept.get("turns", [])]
+    end_in_order()
     try:
         circumstances = asyncio.run(_measure(options, turns, console))
     except NoServers as error:
         console.print(f"error: {error}")
         return 2
+    except KeyboardInterrupt:
+        return 130
     print(report.markdown(turns))
     document = {
         "schema": SCHEMA,
