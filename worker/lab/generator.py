@@ -91,7 +91,10 @@ def main() -> None:
     """Send arrivals as ordered, then tell how that went."""
     with suppress(OSError):
         os.nice(-10)  # where it may: the clock must not wait for what it measures
-    orders = json.loads(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line:
+        return  # the lab has ended, or thought better of it
+    orders = json.loads(line)
     punctuality = Punctuality(orders["from_ns"], orders["until_ns"])
     with socket.socket(fileno=int(sys.argv[1])) as end:
         try:

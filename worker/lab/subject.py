@@ -38,7 +38,10 @@ def main() -> None:
     """Serve one order."""
     link = socket.socket(fileno=int(sys.argv[1]))
     configure_logging(level="error")
-    order = Order.model_validate_json(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line:
+        return  # the lab has ended, or thought better of it
+    order = Order.model_validate_json(line)
     try:
         runner().run(_serve(order, link))
     except WorkerError as error:
