@@ -21,6 +21,8 @@ from tests.benchmarks.catalogue import CONTENDERS
 from tests.benchmarks.contender import ROOT, Contender
 from tests.benchmarks.rounds import Outcome, order, play, unavailable
 
+BUSY = 0.5
+"""Load average, over the last minute, above which something else is at work."""
 PUBLISHED = ROOT / "docs" / "benchmarks"
 _EPILOG = """\
 examples:
@@ -65,6 +67,9 @@ async def _measure(
     console: Console,
 ) -> dict[str, Any]:
     started = datetime.now(UTC)
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        console.print(f"the machine is busy (load {load:.1f}): ratios will spread widely")
     begin = time.monotonic()
     turns = order(contenders, rounds=options.rounds, seed=options.seed)
 
@@ -84,6 +89,7 @@ async def _measure(
         started_on=started.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begin),
         revision=machine.revision(),
+        load_average_before=round(load, 2),
         machine=machine.machine(),
         servers=versions,
         libraries=machine.libraries(),

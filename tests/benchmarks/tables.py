@@ -93,9 +93,11 @@ def place(document: Mapping[str, Any]) -> str:
     machine, servers = document["machine"], document["servers"]
     versions = ", ".join(f"{name} {version}" for name, version in document["libraries"].items())
     postgresql = servers["postgresql"]
+    load = document.get("load_average_before")
     return (
         f"{machine['cores']} cores of {machine['processor']}, "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, "
+        f"load {'unknown' if load is None else load} before, "
         f"Python {machine['python']}, RabbitMQ {servers['rabbitmq']}, PostgreSQL "
         f"{postgresql['server_version']} (fsync {postgresql['fsync']}, synchronous_commit "
         f"{postgresql['synchronous_commit']}); {versions}; revision {document['revision']}"
