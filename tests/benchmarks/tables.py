@@ -97,7 +97,7 @@ def place(document: Mapping[str, Any]) -> str:
     return (
         f"{machine['cores']} cores of {machine['processor']}, "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, "
-        f"load {'unknown' if load is None else load} before, "
+        f"{'' if load is None else f'load {load} before, '}"
         f"Python {machine['python']}, RabbitMQ {servers['rabbitmq']}, PostgreSQL "
         f"{postgresql['server_version']} (fsync {postgresql['fsync']}, synchronous_commit "
         f"{postgresql['synchronous_commit']}); {versions}; revision {document['revision']}"
