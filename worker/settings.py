@@ -167,14 +167,14 @@ class Settings(BaseSettings):
         4, description="Concurrent transactions; commands with the same key share a lane."
     )
     group_size: Annotated[int, Field(ge=1, le=1_000)] = Field(
-        128,
+        256,
         description="Most commands in one transaction; 1 is strictly one transaction a command.",
     )
     group_budget_seconds: Seconds = Field(
         0.25, description="Age of a transaction after which it takes no further command."
     )
     prefetch: Annotated[int, Field(ge=1, le=65_535)] = Field(
-        1024, description="Commands that the broker hands out before the first is acknowledged."
+        2048, description="Commands that the broker hands out before the first is acknowledged."
     )
     max_body_bytes: Annotated[int, Field(ge=1_000, le=128_000_000)] = Field(
         1_048_576, description="Largest command body that is read; a larger one is dead-lettered."

@@ -16,7 +16,7 @@ from worker.lab.units import show_number, show_seconds, show_share
 LEAST_TIMEOUT_SECONDS, MOST_TIMEOUT_SECONDS = 2, 5
 TIMEOUT_FACTOR = 10
 """A wait this many times the longest that was seen is no longer a queue, it is an outage."""
-DEFAULT_GROUP_SIZE = 128
+DEFAULT_GROUP_SIZE = 256
 
 
 def recommend(
