@@ -6,6 +6,7 @@ generated from here.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -37,7 +38,8 @@ class BrokerSettings(_Section):
 
     url: SecretStr = Field(
         SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
-        description="Address of RabbitMQ, `amqp://` or `amqps://` (TLS, certificate verified).",
+        description="Address of RabbitMQ, `amqp://` or `amqps://` (TLS, certificate verified); "
+        "of a cluster the addresses of its nodes, separated by commas.",
     )
     declare: bool = Field(
         True,
@@ -75,10 +77,21 @@ class BrokerSettings(_Section):
         "and says so, nothing is lost.",
     )
 
+    @property
+    def urls(self) -> list[str]:
+        """The address of each node, password included."""
+        return _split(self.url)
+
     @field_validator("url")
     @classmethod
     def _amqp(cls, value: SecretStr) -> SecretStr:
-        _check_url(value, schemes=("amqp", "amqps"), example="amqp://user:password@host:5672/")
+        for number, url in enumerate(urls := _split(value), start=1):
+            _check_url(
+                url,
+                schemes=("amqp", "amqps"),
+                example="amqp://user:password@host:5672/",
+                which=f"address {number} of {len(urls)} " if len(urls) > 1 else "",
+            )
         return value
 
 
@@ -120,7 +133,7 @@ class DatabaseSettings(_Section):
     @classmethod
     def _asyncpg(cls, value: SecretStr) -> SecretStr:
         _check_url(
-            value,
+            value.get_secret_value(),
             schemes=("postgresql+asyncpg",),
             example="postgresql+asyncpg://user:password@host:5432/name",
         )
@@ -233,14 +246,21 @@ def _section_of(error: SettingsError) -> str:
     return names[0].upper() if names else "…"
 
 
-def _check_url(value: SecretStr, *, schemes: tuple[str, ...], example: str) -> None:
+def _split(urls: SecretStr) -> list[str]:
+    # At the commas before a scheme: a password may have others.
+    return re.split(r"\s*,\s*(?=[A-Za-z][A-Za-z0-9+.-]*://)", urls.get_secret_value().strip())
+
+
+def _check_url(url: str, *, schemes: tuple[str, ...], example: str, which: str = "") -> None:
     try:
-        parts = urlsplit(value.get_secret_value())
+        parts = urlsplit(url)
         good = parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0
+        # Of another address, which lacks its scheme; in a name it would be written %2C.
+        good = good and "," not in parts.netloc.rpartition("@")[2] + parts.path
     except ValueError:  # its own words would quote the password
         good = False
     if not good:
-        raise ValueError(f"must look like {example}")
+        raise ValueError(f"{which}must look like {example}")
 
 
 def _explain(fault: dict[str, object]) -> str:

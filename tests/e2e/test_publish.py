@@ -52,6 +52,20 @@ async def test_commands_of_every_form_are_answered(cli: CommandLine, harness: Ha
     assert again.out == created.out
 
 
+async def test_any_node_of_several_will_do(cli: CommandLine, harness: Harness) -> None:
+    broker = harness.settings.broker
+    nodes = f"amqp://guest:s3cret@127.0.0.1:1/,{broker.url.get_secret_value()}"
+    async with harness.worker(broker=broker.model_dump() | {"url": nodes}):
+        command = ("publish", "user.create", "username=ann", "email=ann@example.com", "--wait")
+        answered = await cli(*command, WORKER_BROKER__URL=nodes)
+        watched = await cli(
+            "watch", "--json", "--from", "first", "--limit", "1", WORKER_BROKER__URL=nodes
+        )
+    assert answered.line["type"] == "user.created"
+    assert answered.err == ""
+    assert watched.line["id"] == answered.line["id"]
+
+
 async def test_without_a_worker_the_command_waits_in_the_queue(
     cli: CommandLine, harness: Harness
 ) -> None:

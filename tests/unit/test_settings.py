@@ -161,6 +161,43 @@ def test_a_wrong_address_of_the_broker_is_told_without_its_password(
 
 
 @pytest.mark.parametrize(
+    ("value", "urls"),
+    [
+        ("amqp://rabbit", ["amqp://rabbit"]),
+        ("amqp://a/x,amqps://b:5671/x", ["amqp://a/x", "amqps://b:5671/x"]),
+        (" amqp://a ,\n amqp://b , amqp://c ", ["amqp://a", "amqp://b", "amqp://c"]),
+        ("amqp://ann:pass,word@a,amqp://ann:x@b", ["amqp://ann:pass,word@a", "amqp://ann:x@b"]),
+    ],
+)
+def test_the_broker_may_have_several_addresses(
+    monkeypatch: pytest.MonkeyPatch, value: str, urls: list[str]
+) -> None:
+    monkeypatch.setenv("WORKER_BROKER__URL", value)
+
+    assert load_settings().broker.urls == urls
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (f"amqp://ann:{SECRET}@a/,http://ann:{SECRET}@b/", "address 2 of 2 must look like"),
+        (f"amqp://a/,amqp://ann:{SECRET}@/,amqp://c/", "address 2 of 3 must look like"),
+        (f"amqp://ann:{SECRET}@a/,", "must look like"),
+        (f"amqp://ann:{SECRET}@a,b", "must look like"),
+        (f"amqp://ann:{SECRET}@a:5672,b:5672", "must look like"),
+        (f"amqp://ann:{SECRET}@a/x,b/x", "must look like"),
+    ],
+)
+def test_a_wrong_one_among_the_addresses_of_the_broker_is_told_by_its_number(
+    monkeypatch: pytest.MonkeyPatch, value: str, says: str
+) -> None:
+    message = told(monkeypatch, WORKER_BROKER__URL=value)
+
+    assert message.startswith(f"WORKER_BROKER__URL: {says}")
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
     "value",
     [
         f"postgresql://ann:{SECRET}@db/shop",

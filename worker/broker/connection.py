@@ -7,7 +7,7 @@ about consumers that the broker cancelled, and cancels what runs inside its call
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from aiormq.exceptions import (
 from yarl import URL
 
 from worker.backoff import RECONNECT
+from worker.broker.nodes import Nodes
 from worker.broker.wire import Intake, TolerantTransport
 from worker.errors import Misconfigured, Unreachable
 from worker.settings import BrokerSettings
@@ -54,23 +55,16 @@ class _Connection(aio_pika.Connection):
 
 
 @asynccontextmanager
-async def connect(settings: BrokerSettings, name: str) -> AsyncIterator[AbstractConnection]:
-    """A connection that shows as `name` in RabbitMQ's management.
+async def connect(
+    settings: BrokerSettings, name: str, nodes: Nodes | None = None
+) -> AsyncIterator[AbstractConnection]:
+    """A connection, to the first node that answers, that shows as `name` in the management.
+
+    `nodes` are kept by whoever connects again and again: then another node's turn comes first.
 
     Raises `Unreachable`, or `Misconfigured` where trying again cannot help.
     """
-    url = URL(settings.url.get_secret_value())
-    if "heartbeat" not in url.query:
-        url = url.update_query(heartbeat=settings.heartbeat_seconds)
-    try:
-        connection = await aio_pika.connect(
-            url,
-            timeout=settings.connect_timeout_seconds,
-            client_properties={"connection_name": name},
-            connection_class=_Connection,
-        )
-    except (AMQPError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-        raise explain(error, url) from error
+    connection = await _first_of(nodes or Nodes(settings.urls), settings, name)
     try:
         yield connection
     finally:
@@ -78,6 +72,29 @@ async def connect(settings: BrokerSettings, name: str) -> AsyncIterator[Abstract
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await connection.close()
+
+
+async def _first_of(nodes: Nodes, settings: BrokerSettings, name: str) -> AbstractConnection:
+    faults: dict[URL, Exception] = {}
+    for url in nodes:
+        try:
+            return await _open(url, settings, name)
+        except (AMQPError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            faults[url] = error
+            if len(nodes) > 1:
+                log.info("a node cannot be used, trying the next", reason=str(explain(error, url)))
+    raise _none_of(faults) from faults[url]
+
+
+async def _open(url: URL, settings: BrokerSettings, name: str) -> AbstractConnection:
+    if "heartbeat" not in url.query:
+        url = url.update_query(heartbeat=settings.heartbeat_seconds)
+    return await aio_pika.connect(
+        url,
+        timeout=settings.connect_timeout_seconds,
+        client_properties={"connection_name": name},
+        connection_class=_Connection,
+    )
 
 
 def intake_of(connection: AbstractConnection) -> Intake | None:
@@ -125,14 +142,15 @@ async def is_blocked(connection: AbstractConnection) -> bool:
 async def keep_connected(settings: BrokerSettings, name: str, part: Part, serve: Serve) -> None:
     """Serve one connection after the other, for ever.
 
-    Waits between attempts grow, with full jitter, and start over after each success. A setting that
-    cannot work is raised at first; once it has worked, it is an outage like any other.
+    Waits between attempts grow, with full jitter, and start over after each success; an attempt
+    goes once around the nodes. A setting that cannot work is raised at first; once it has worked,
+    it is an outage like any other.
     """
-    attempt, has_worked = 0, False
+    attempt, has_worked, nodes = 0, False, Nodes(settings.urls)
     while True:
         part.has_been_ready = False
         try:
-            async with connect(settings, name) as connection:
+            async with connect(settings, name, nodes) as connection:
                 await serve(connection)
             reason = "the connection was closed"
         except Misconfigured as error:
@@ -162,9 +180,23 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def _none_of(faults: Mapping[URL, Exception]) -> Unreachable | Misconfigured:
+    """Why none of the nodes could be used."""
+    explained = [explain(error, url) for url, error in faults.items()]
+    # The nodes of a cluster share accounts and virtual hosts: what one refuses, they all would.
+    for fault in explained:
+        if isinstance(fault, Misconfigured) or len(explained) == 1:
+            return fault
+    told = "; ".join(f"{_where(url)}: {_reason_of(error)}" for url, error in faults.items())
+    return Unreachable(
+        f"RabbitMQ cannot be reached at any of {len(faults)} nodes ({told}). "
+        "Start one of them, or set WORKER_BROKER__URL"
+    )
+
+
 def explain(error: BaseException, url: URL) -> Unreachable | Misconfigured:
-    """One sentence for a broker that could not be used, without its password."""
-    where = str(url.with_password("***").with_query(None) if url.password else url.with_query(None))
+    """One sentence for a node that could not be used, without its password."""
+    where = _where(url)
     if isinstance(error, AuthenticationError | ProbableAuthenticationError):
         return Misconfigured(
             f"RabbitMQ refuses the account or its password ({where}). "
@@ -175,8 +207,16 @@ def explain(error: BaseException, url: URL) -> Unreachable | Misconfigured:
             f"RabbitMQ refuses the virtual host ({where}): {error}. "
             "Make it with rabbitmqctl add_vhost and grant it with rabbitmqctl set_permissions"
         )
-    reason = "no answer in time" if isinstance(error, TimeoutError) else str(error)
     return Unreachable(
-        f"RabbitMQ cannot be reached ({where}): {reason or type(error).__name__}. "
+        f"RabbitMQ cannot be reached ({where}): {_reason_of(error)}. "
         "Start it, or set WORKER_BROKER__URL"
     )
+
+
+def _where(url: URL) -> str:
+    return str(url.with_password("***").with_query(None) if url.password else url.with_query(None))
+
+
+def _reason_of(error: BaseException) -> str:
+    reason = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+    return reason or type(error).__name__

@@ -16,6 +16,7 @@ from aiormq.exceptions import AMQPError
 
 from worker.backoff import RECONNECT
 from worker.broker.connection import closed, connect, open_channel
+from worker.broker.nodes import Nodes
 from worker.broker.sender import FAILURES, ensure_exists, is_cancelled, lost, unless_closed
 from worker.broker.topology import Topology
 from worker.errors import Misconfigured, Unreachable
@@ -63,11 +64,11 @@ class EventStream:
 
     async def events(self) -> AsyncGenerator[Recorded]:
         """Every event from the start on. Raises `Unreachable` or `Misconfigured`, at first only."""
-        name = f"{self._topology.namespace} watch"
+        name, nodes = f"{self._topology.namespace} watch", Nodes(self._settings.urls)
         while True:
             try:
                 async with (
-                    connect(self._settings, name) as connection,
+                    connect(self._settings, name, nodes) as connection,
                     aclosing(self._read(connection)) as events,
                 ):
                     async for event in events:
