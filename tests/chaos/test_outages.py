@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 import pytest
-from sqlalchemy import make_url
 
 from tests import probes
-from tests.chaos.proxy import Proxy
 from tests.harness import Harness, eventually
 from tests.servers.postgres import PrivatePostgres
 from tests.servers.rabbitmq import PrivateRabbitMQ
 from worker.service import Service
+from worker.testing.proxy import COMMIT, Proxy
 
 RA_DIRECTORY_AUTO_SAVE_SECONDS = 0.5
 BACK_WITHIN = 10
@@ -208,44 +206,28 @@ async def test_a_memory_alarm_is_told_and_waited_out(
 async def test_a_connection_lost_during_commit_has_one_effect(
     breakable: Harness, own_database: PrivatePostgres, reply_is_lost: bool
 ) -> None:
-    url = make_url(own_database.url)
-    async with Proxy("127.0.0.1", own_database.port) as proxy:
-        through = url.set(port=proxy.port).render_as_string(hide_password=False)
-        database = breakable.settings.database.model_dump() | {"url": through}
+    async with Proxy.before(own_database.url) as proxy:
+        through = {"url": proxy.through(own_database.url)}
+        database = breakable.settings.database.model_dump() | through
         async with breakable.worker(database=database):
             await breakable.ask("user.create", data=user("before"))
-            # asyncpg sends COMMIT as a simple query: 'Q', length, text.
-            proxy.deliver = reply_is_lost
-            proxy.watch = once(lambda to_server, piece: to_server and b"COMMIT;" in piece)
+            cut = proxy.cut_when(COMMIT, deliver=reply_is_lost)
             ids = [await breakable.send("user.create", data=user(f"u{n}")) for n in range(20)]
             for id_ in ids:
                 assert (await breakable.event(id_, within=30)).routing_key == "user.created"
-            assert proxy.cuts == 1
+            assert cut.count == 1
     (row,) = await breakable.rows("SELECT count(*) FROM users")
     assert row["count"] == 21
     assert len({event.body for event in breakable.events}) == 21
-
-
-def once(condition: Callable[[bool, bytes], bool]) -> Callable[[bool, bytes], bool]:
-    fired = False
-
-    def check(to_server: bool, piece: bytes) -> bool:
-        nonlocal fired
-        if not fired and condition(to_server, piece):
-            fired = True
-            return True
-        return False
-
-    return check
 
 
 @pytest.mark.parametrize("link", ["reset", "freeze"])
 async def test_a_broken_link_to_the_broker_mends(
     breakable: Harness, own_broker: PrivateRabbitMQ, link: str
 ) -> None:
-    async with Proxy("127.0.0.1", own_broker.port) as proxy:
+    async with Proxy.before(own_broker.url) as proxy:
         broker = breakable.settings.broker.model_dump() | {
-            "url": own_broker.url.replace(str(own_broker.port), str(proxy.port)),
+            "url": proxy.through(own_broker.url),
             "heartbeat_seconds": 2,
         }
         async with breakable.worker(broker=broker) as service:
@@ -254,7 +236,7 @@ async def test_a_broken_link_to_the_broker_mends(
             getattr(proxy, link)()
             await eventually(lambda: not service.health.ready, within=30)
             proxy.reset()
-            proxy.thaw()
+            proxy.heal()
             await is_back(service, time.monotonic())
             for id_ in ids:
                 assert (await breakable.event(id_)).routing_key == "user.created"

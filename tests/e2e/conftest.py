@@ -6,10 +6,9 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy import make_url
 
-from tests.chaos.proxy import Proxy
 from tests.e2e.commandline import CommandLine
+from worker.testing.proxy import Proxy
 
 
 @pytest.fixture
@@ -27,8 +26,7 @@ def cli(environment: dict[str, str]) -> CommandLine:
 @pytest.fixture
 async def proxy(cli: CommandLine) -> AsyncIterator[Proxy]:
     """A way to the broker that can be cut; the command takes it."""
-    url = make_url(cli.environment["WORKER_BROKER__URL"])
-    async with Proxy(url.host or "127.0.0.1", url.port or 5672) as proxy:
-        url = url.set(host="127.0.0.1", port=proxy.port)
-        cli.environment["WORKER_BROKER__URL"] = url.render_as_string(hide_password=False)
+    url = cli.environment["WORKER_BROKER__URL"]
+    async with Proxy.before(url) as proxy:
+        cli.environment["WORKER_BROKER__URL"] = proxy.through(url)
         yield proxy

@@ -8,9 +8,9 @@ import re
 import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from tests.chaos.proxy import Proxy
 from tests.e2e.commandline import CommandLine
 from tests.harness import Harness
+from worker.testing.proxy import Proxy
 
 
 async def test_it_shows_what_a_worker_does_and_leaves_nothing(
@@ -48,13 +48,7 @@ async def test_it_shows_what_a_worker_does_and_leaves_nothing(
 async def test_what_did_not_come_is_told_and_its_queues_are_deleted(
     cli: CommandLine, harness: Harness, proxy: Proxy
 ) -> None:
-    sent = bytearray()
-
-    def record(to_server: bool, piece: bytes) -> bool:
-        sent.extend(piece)
-        return False
-
-    proxy.watch = record
+    sent = proxy.record()
     shown = await cli("demo", code=1, WORKER_ENTITIES="tests.e2e.slow_entities")
     assert "user.create got command.rejected, not user.created" in shown.err
     (namespace,) = set(re.findall(rb"demo-[0-9a-f]{8}", sent))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.proxy import Proxy
 from tests.e2e.commandline import CommandLine, declare, post
 from tests.harness import Harness, eventually
+from worker.testing.proxy import Proxy
 
 CHANNEL_CLOSE = bytes((0, 20, 0, 40))
 """Class and method in AMQP 0-9-1."""
@@ -113,14 +113,7 @@ async def test_an_outage_before_the_first_event_loses_none(
     await declare(harness)
     for number in range(before):
         await post(harness, "user.created", event(number))
-    sent = bytearray()
-
-    def record(to_server: bool, piece: bytes) -> bool:
-        if to_server:
-            sent.extend(piece)
-        return False
-
-    proxy.watch = record
+    sent = proxy.record()
     async with cli.running("watch", "--json", "--limit", "1") as watch:
         await watch.said("watching")
         # It knows where the stream ends once it has closed the channel of its second subscription.
