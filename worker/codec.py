@@ -49,6 +49,7 @@ CLOUDEVENTS_MEMBERS = frozenset(
         "tracestate",
     }
 )
+_KNOWN_MEMBERS = OUR_MEMBERS | CLOUDEVENTS_MEMBERS
 # CloudEvents 1.0.2, "Attribute Naming Convention": extensions are lower-case letters and digits.
 _EXTENSION = re.compile(r"[a-z0-9]{1,40}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -256,7 +257,9 @@ class _Reading:
         return {"traceparent": parent, "tracestate": state}
 
     def _check_members(self) -> None:
-        unknown = self._members.keys() - OUR_MEMBERS - CLOUDEVENTS_MEMBERS
+        if self._members.keys() <= _KNOWN_MEMBERS:
+            return
+        unknown = self._members.keys() - _KNOWN_MEMBERS
         if "specversion" in self._members:
             unknown = {name for name in unknown if not _EXTENSION.fullmatch(name)}
         self._refuse_unknown((), unknown, OUR_MEMBERS)
@@ -307,8 +310,8 @@ class _Reading:
     def _validated(
         self, member: str, model: type[BaseModel], value: dict[str, Any]
     ) -> BaseModel | None:
-        unknown = value.keys() - _fields(model)
-        if unknown:
+        if not value.keys() <= _fields(model):
+            unknown = value.keys() - _fields(model)
             self._refuse_unknown((member,), unknown, model.model_fields)
             value = {name: value[name] for name in value.keys() - unknown}
         try:

@@ -12,7 +12,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from os import urandom
 from time import time_ns
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, dataclass_transform
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def value(cls: type[T]) -> type[T]:
+    """A frozen dataclass to the type checker, a plain one when it runs.
+
+    A dozen of these are made for each command, and to freeze them in earnest triples that.
+    """
+    return dataclass(slots=True, unsafe_hash=True)(cls)
 
 
 def utc_now() -> datetime:
@@ -33,7 +44,7 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivery:
     """One AMQP message as it came, body untouched."""
 
@@ -54,7 +65,7 @@ class Delivery:
     """The AMQP properties in the form that `broker` keeps them in, for a dead letter's copy."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fault:
     """One thing that is wrong with a command."""
 
@@ -64,7 +75,7 @@ class Fault:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Problem:
     """Why a command was not carried out, for its sender (RFC 9457)."""
 
@@ -73,7 +84,7 @@ class Problem:
     errors: tuple[Fault, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Envelope:
     """What is known of a message before its meaning is looked at."""
 
@@ -91,7 +102,7 @@ class Envelope:
     """The W3C headers `traceparent` and `tracestate`, passed on to the event."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Target:
     """The row that a command is about: one unique field and its value."""
 
@@ -99,7 +110,7 @@ class Target:
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Command:
     """A usable command."""
 
@@ -117,7 +128,7 @@ class Command:
         return f"{self.entity}.{self.verb}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unusable:
     """A message that is no usable command, and why."""
 
@@ -128,7 +139,7 @@ class Unusable:
 Item = Command | Unusable
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event:
     """What a handler returns: something happened to a row.
 
@@ -140,7 +151,7 @@ class Event:
     row: Any
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """A result event as published: the same id and the same bytes each time."""
 
@@ -150,21 +161,21 @@ class Answer:
     replayed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Done:
     """The command took effect."""
 
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refused:
     """The business said no."""
 
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeadLetter:
     """The command goes to the dead-letter queue, body untouched."""
 
@@ -174,7 +185,7 @@ class DeadLetter:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Retry:
     """The attempt failed; another may succeed."""
 
@@ -182,12 +193,12 @@ class Retry:
     delay_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Held:
     """Not tried: an earlier command with the same key waits for its retry."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Away:
     """Undecided: the database was lost. What took effect is in the ledger; run it again later."""
 
@@ -232,7 +243,7 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Publication:
     """One message to publish, in terms of the topology."""
 
