@@ -24,7 +24,7 @@ os.environ.setdefault("WORKER_LOG_FORMAT", "json")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if {"integration", "e2e", "chaos"} & set(Path(item.fspath).parts):
+        if {"integration", "e2e", "chaos", "security"} & set(Path(item.fspath).parts):
             item.add_marker(pytest.mark.servers)
 
 

@@ -7,39 +7,108 @@ generated from here.
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from worker.errors import Misconfigured
+from worker.tls import TlsFiles, check_authorities, check_identity
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Days = Annotated[float, Field(gt=0, le=3_650)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
+def _authorities(path: Path | None, info: ValidationInfo) -> Path | None:
+    if path is not None:
+        _must_be_encrypted(info)
+        check_authorities(path)
+    return path
+
+
+def _certificate(path: Path | None, info: ValidationInfo) -> Path | None:
+    if path is not None:
+        _must_be_encrypted(info)
+    return path
+
+
+def _key(path: Path | None, info: ValidationInfo) -> Path | None:
+    certificate = info.data.get("tls_certificate_file")
+    if certificate is not None:
+        check_identity(certificate, path)
+    elif path is not None:
+        raise ValueError("needs the certificate too; name it in …__TLS_CERTIFICATE_FILE")
+    return path
+
+
+def _must_be_encrypted(info: ValidationInfo) -> None:
+    """A file that would never be looked at means that somebody believes to be safe."""
+    url = info.data.get("url")
+    if url is None:  # wrong itself, and told already
+        return
+    if any(address.startswith("amqp:") for address in _split(url)):
+        raise ValueError("is of no use with amqp://, which is not encrypted; use amqps://")
+    mode = _tls_mode(url.get_secret_value())
+    if mode in {"disable", "allow", "prefer"}:
+        raise ValueError(
+            f"is of no use with sslmode={mode} in the URL, which does without "
+            "encryption; use sslmode=verify-full, or leave it out"
+        )
+
+
+AuthoritiesFile = Annotated[Path | None, AfterValidator(_authorities)]
+CertificateFile = Annotated[Path | None, AfterValidator(_certificate)]
+KeyFile = Annotated[Path | None, AfterValidator(_key)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
-class BrokerSettings(_Section):
+class _TlsSection(_Section):
+    """What both servers' sections have; the fields stand there, in the order of the docs."""
+
+    @property
+    def tls_files(self) -> TlsFiles:
+        """The files that TLS needs."""
+        names = ("tls_ca_file", "tls_certificate_file", "tls_key_file")
+        return TlsFiles(*(getattr(self, name) for name in names))
+
+
+class BrokerSettings(_TlsSection):
     """Where RabbitMQ is, and what the worker's queues may hold."""
 
     url: SecretStr = Field(
         SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
         description="Address of RabbitMQ, `amqp://` or `amqps://` (TLS, certificate verified); "
         "of a cluster the addresses of its nodes, separated by commas.",
+    )
+    tls_ca_file: AuthoritiesFile = Field(
+        None,
+        description="PEM file of the authorities that the broker's certificate may come from; "
+        "unset, those of the system.",
+    )
+    tls_certificate_file: CertificateFile = Field(
+        None, description="PEM file of the worker's own certificate, for a broker that wants one."
+    )
+    tls_key_file: KeyFile = Field(
+        None,
+        description="PEM file of that certificate's private key, not encrypted; unset, it is in "
+        "the certificate's file.",
     )
     declare: bool = Field(
         True,
@@ -92,15 +161,32 @@ class BrokerSettings(_Section):
                 example="amqp://user:password@host:5672/",
                 which=f"address {number} of {len(urls)} " if len(urls) > 1 else "",
             )
+            _refuse_in_query(url, _TLS_OF_AIORMQ)
         return value
 
 
-class DatabaseSettings(_Section):
+class DatabaseSettings(_TlsSection):
     """Where PostgreSQL is, and the pool of connections to it."""
 
     url: SecretStr = Field(
         SecretStr("postgresql+asyncpg://postgres@127.0.0.1:5432/postgres"),
-        description="Address of PostgreSQL, `postgresql+asyncpg://user:password@host:5432/name`.",
+        description="Address of PostgreSQL, `postgresql+asyncpg://user:password@host:5432/name`; "
+        "with `?sslmode=verify-full` by TLS, certificate verified.",
+    )
+    tls_ca_file: AuthoritiesFile = Field(
+        None,
+        description="PEM file of the authorities that the server's certificate may come from; "
+        "makes `verify-full` the default. Unset, those of the system.",
+    )
+    tls_certificate_file: CertificateFile = Field(
+        None,
+        description="PEM file of the worker's own certificate, for a server that wants one; makes "
+        "`verify-full` the default.",
+    )
+    tls_key_file: KeyFile = Field(
+        None,
+        description="PEM file of that certificate's private key, not encrypted; unset, it is in "
+        "the certificate's file.",
     )
     transaction_pooler: bool = Field(
         False,
@@ -137,7 +223,16 @@ class DatabaseSettings(_Section):
             schemes=("postgresql+asyncpg",),
             example="postgresql+asyncpg://user:password@host:5432/name",
         )
+        _refuse_in_query(value.get_secret_value(), _TLS_OF_ASYNCPG)
+        mode = _tls_mode(value.get_secret_value())
+        if mode not in (None, *TLS_MODES):
+            raise ValueError(f"sslmode must be one of: {', '.join(TLS_MODES)}")
         return value
+
+    @property
+    def tls_mode(self) -> str | None:
+        """The `sslmode` that holds; `None` leaves it to the driver: TLS if offered, unverified."""
+        return _tls_mode(self.url.get_secret_value()) or ("verify-full" if self.tls_files else None)
 
 
 class HealthSettings(_Section):
@@ -263,6 +358,27 @@ def _check_url(url: str, *, schemes: tuple[str, ...], example: str, which: str =
         raise ValueError(f"{which}must look like {example}")
 
 
+def _refuse_in_query(url: str, names: Set[str]) -> None:
+    """Options of the libraries below that settings of ours, which are checked, stand for."""
+    for name in names & dict(parse_qsl(urlsplit(url).query, keep_blank_values=True)).keys():
+        raise ValueError(
+            f"{name!r} must not stand in it: name files by …__TLS_CA_FILE, "
+            "…__TLS_CERTIFICATE_FILE and …__TLS_KEY_FILE; certificates are always verified"
+        )
+
+
+def _tls_mode(url: str) -> str | None:
+    """The URL's `sslmode`, which SQLAlchemy calls `ssl`."""
+    query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    return query.get("sslmode", query.get("ssl"))
+
+
+_TLS_OF_AIORMQ = {"cafile", "capath", "cadata", "keyfile", "certfile", "no_verify_ssl"}
+_TLS_OF_ASYNCPG = {"sslrootcert", "sslcert", "sslkey", "sslcrl", "sslpassword"}
+TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+"""As libpq has them. Only the last two verify, and only the last three insist on encryption."""
+
+
 def _explain(fault: dict[str, object]) -> str:
     loc = fault["loc"]
     assert isinstance(loc, tuple)
@@ -272,7 +388,11 @@ def _explain(fault: dict[str, object]) -> str:
     name = "WORKER_" + "__".join(str(part).upper() for part in loc)
     # What may be an address or a password is not shown.
     secret = loc[-1] == "url" or fault["type"] == "extra_forbidden" or loc[-1] in _SECTIONS
-    value = "" if secret or "://" in str(fault["input"]) else f"={fault['input']!r}"
+    value = (
+        ""
+        if secret or fault["input"] is None or "://" in str(fault["input"])
+        else f"={fault['input']!r}"
+    )
     if fault["type"] == "extra_forbidden":
         message = "there is no such setting"
     return f"{name}{value}: {message}"

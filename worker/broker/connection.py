@@ -30,10 +30,15 @@ from worker.broker.wire import Intake, TolerantTransport
 from worker.errors import Misconfigured, Unreachable
 from worker.settings import BrokerSettings
 from worker.telemetry.health import Part
+from worker.tls import mismatch, was_dropped
 
 log = structlog.get_logger(__name__)
 
 CLOSE_TIMEOUT_SECONDS = 3
+
+# The last: what aiormq raises where the other side hangs up before it has said anything.
+FAILURES = (AMQPError, OSError, TimeoutError, asyncio.IncompleteReadError, StopAsyncIteration)
+"""Of an attempt to connect."""
 
 Serve = Callable[[AbstractConnection], Awaitable[None]]
 """Uses a connection until it ends; returns or raises then."""
@@ -79,7 +84,7 @@ async def _first_of(nodes: Nodes, settings: BrokerSettings, name: str) -> Abstra
     for url in nodes:
         try:
             return await _open(url, settings, name)
-        except (AMQPError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        except FAILURES as error:
             faults[url] = error
             if len(nodes) > 1:
                 log.info("a node cannot be used, trying the next", reason=str(explain(error, url)))
@@ -91,6 +96,8 @@ async def _open(url: URL, settings: BrokerSettings, name: str) -> AbstractConnec
         url = url.update_query(heartbeat=settings.heartbeat_seconds)
     return await aio_pika.connect(
         url,
+        # Made anew each time: a file may have been renewed.
+        ssl_context=settings.tls_files.context() if url.scheme == "amqps" else None,
         timeout=settings.connect_timeout_seconds,
         client_properties={"connection_name": name},
         connection_class=_Connection,
@@ -202,14 +209,21 @@ def explain(error: BaseException, url: URL) -> Unreachable | Misconfigured:
             f"RabbitMQ refuses the account or its password ({where}). "
             "Set WORKER_BROKER__URL to an account that may log in"
         )
+    if (reason := mismatch(error)) is not None:
+        return Misconfigured(
+            f"RabbitMQ cannot be reached by TLS ({where}): {reason}. Look at WORKER_BROKER__URL "
+            "and WORKER_BROKER__TLS_CA_FILE, or mend its certificate"
+        )
     if isinstance(error, ConnectionNotAllowed):
         return Misconfigured(
             f"RabbitMQ refuses the virtual host ({where}): {error}. "
             "Make it with rabbitmqctl add_vhost and grant it with rabbitmqctl set_permissions"
         )
+    reason = _reason_of(error)
+    if url.scheme == "amqps" and was_dropped(error):
+        reason += "; it may want another certificate of the worker's: …__TLS_CERTIFICATE_FILE"
     return Unreachable(
-        f"RabbitMQ cannot be reached ({where}): {_reason_of(error)}. "
-        "Start it, or set WORKER_BROKER__URL"
+        f"RabbitMQ cannot be reached ({where}): {reason}. Start it, or set WORKER_BROKER__URL"
     )
 
 
@@ -218,5 +232,9 @@ def _where(url: URL) -> str:
 
 
 def _reason_of(error: BaseException) -> str:
-    reason = "no answer in time" if isinstance(error, TimeoutError) else str(error)
-    return reason or type(error).__name__
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case StopAsyncIteration():
+            return "it ended the connection at once"
+    return str(error) or type(error).__name__

@@ -21,8 +21,10 @@ from sqlalchemy.ext.asyncio import (
 from worker.database.base import Base
 from worker.database.meter import attach
 from worker.database.pool import FairPool, pool_of
+from worker.database.tls import secure
 from worker.errors import Misconfigured, Unreachable
 from worker.settings import DatabaseSettings
+from worker.tls import mismatch
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -39,7 +41,7 @@ def make_engine(settings: DatabaseSettings, *, name: str = "worker") -> AsyncEng
     `name` is what the server calls the connections (`application_name`), and the pool's own name.
     """
     engine = create_async_engine(
-        settings.url.get_secret_value(),
+        make_url(settings.url.get_secret_value()).difference_update_query(("ssl", "sslmode")),
         poolclass=FairPool,
         pool_logging_name=name,
         pool_size=settings.pool_size,
@@ -55,6 +57,7 @@ def make_engine(settings: DatabaseSettings, *, name: str = "worker") -> AsyncEng
         },
     )
     attach(pool_of(engine).meter, engine)
+    secure(engine, settings)
     return engine
 
 
@@ -162,11 +165,16 @@ _LACKING = text(
 def explain(error: BaseException, engine: AsyncEngine) -> Unreachable | Misconfigured:
     """One sentence for a database that could not be used, without its password."""
     where = make_url(engine.url).render_as_string(hide_password=True)
+    if (reason := mismatch(error)) is not None:
+        return Misconfigured(
+            f"PostgreSQL cannot be reached by TLS ({where}): {reason}. Look at sslmode in "
+            "WORKER_DATABASE__URL and at WORKER_DATABASE__TLS_CA_FILE, or mend its certificate"
+        )
     code = sqlstate(error)
     match code:
         case "28P01" | "28000":
             return Misconfigured(
-                f"PostgreSQL refuses the account or its password ({where}). "
+                f"PostgreSQL refuses the account or its password ({where}): {_first_line(error)}. "
                 "Set WORKER_DATABASE__URL to an account that may log in"
             )
         case "3D000":

@@ -13,6 +13,7 @@ from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from ssl import get_default_verify_paths
 
 from sqlalchemy import URL, make_url
 
@@ -52,7 +53,8 @@ async def open_bouncer(settings: DatabaseSettings, part: Database) -> AsyncItera
         (folder / "users.txt").write_text(f'"{NAME}" "{password}"\n', encoding="utf-8")
         configuration = folder / "pgbouncer.ini"
         configuration.write_text(
-            _configuration(server, folder, port, part.bouncer_pool_size), encoding="utf-8"
+            _configuration(server, folder, port, part.bouncer_pool_size) + _tls(settings, folder),
+            encoding="utf-8",
         )
         process = await _start(program, configuration, folder)
         try:
@@ -91,10 +93,26 @@ auth_file = {folder / "users.txt"}
 pool_mode = transaction
 default_pool_size = {pool_size}
 max_client_conn = {MOST_CLIENTS}
-server_tls_sslmode = prefer
 # What asyncpg sends with each connection, beside what PgBouncer knows.
 ignore_startup_parameters = extra_float_digits
 """
+
+
+def _tls(settings: DatabaseSettings, folder: Path) -> str:
+    """The worker's way to the server, with copies of its files: PgBouncer has a user of its own."""
+    files, mode = settings.tls_files, settings.tls_mode or "prefer"
+    lines = {"server_tls_sslmode": mode}
+    authorities = files.ca or (mode.startswith("verify") and get_default_verify_paths().cafile)
+    for name, path in {
+        "server_tls_ca_file": authorities,
+        "server_tls_cert_file": files.certificate,
+        "server_tls_key_file": files.key or files.certificate,
+    }.items():
+        if path:
+            lines[name] = str(folder / name)
+            shutil.copyfile(path, folder / name)
+            (folder / name).chmod(0o600)
+    return "".join(f"{name} = {value}\n" for name, value in lines.items())
 
 
 async def _start(program: str, configuration: Path, folder: Path) -> Process:

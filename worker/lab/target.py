@@ -55,7 +55,9 @@ class Order(Model):
             "url": SecretStr(self.url),
         }
         if self.bouncer:
-            members["transaction_pooler"] = True
+            # On this machine, and without TLS: the bouncer is who needs the files.
+            members |= {"transaction_pooler": True, "tls_ca_file": None}
+            members |= {"tls_certificate_file": None, "tls_key_file": None}
         return DatabaseSettings.model_validate(members)
 
     @property
