@@ -85,7 +85,7 @@ class Harness:
         self._subscribed = False
 
     async def __aenter__(self) -> Self:
-        url = self.settings.broker.url.get_secret_value()
+        url = self.settings.broker.urls[0]
         self.connection = await aio_pika.connect(url)
         self._stack.push_async_callback(self.connection.close)
         self._stack.push_async_callback(self._delete_topology)
@@ -102,7 +102,7 @@ class Harness:
 
     async def _delete_topology(self) -> None:
         # On a connection of its own: the test may have broken the other.
-        connection = await aio_pika.connect(self.settings.broker.url.get_secret_value())
+        connection = await aio_pika.connect(self.settings.broker.urls[0])
         self._stack.push_async_callback(connection.close)
         channel = await connection.channel()
         for queue in ("commands", "events", "dead-letters"):
@@ -167,7 +167,7 @@ class Harness:
         """Publish with pika, which, unlike aio-pika, adds no message_id of its own."""
 
         def publish() -> None:
-            parameters = pika.URLParameters(self.settings.broker.url.get_secret_value())
+            parameters = pika.URLParameters(self.settings.broker.urls[0])
             connection = pika.BlockingConnection(parameters)
             channel = connection.channel()
             channel.confirm_delivery()

@@ -119,7 +119,9 @@ class BrokerSettings(_TlsSection):
         10, description="AMQP heartbeat; a dead link is noticed after about three of them."
     )
     connect_timeout_seconds: Seconds = Field(
-        10, description="Longest wait for one attempt to connect."
+        10,
+        description="Longest wait for one attempt to connect to a node, and for what it says about "
+        "the queues.",
     )
     confirm_timeout_seconds: Seconds = Field(
         30,

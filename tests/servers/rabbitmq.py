@@ -4,6 +4,7 @@ import glob
 import secrets
 import shutil
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -38,7 +39,7 @@ class PrivateRabbitMQ(PrivateServer):
 
     title = "RabbitMQ"
     preferred_user: ClassVar[str] = "rabbitmq"
-    port_names = ("main", "distribution", "epmd")
+    port_names: ClassVar[Sequence[str]] = ("main", "distribution", "epmd")
 
     def __init__(
         self,
@@ -49,7 +50,8 @@ class PrivateRabbitMQ(PrivateServer):
         outlive: bool = False,
     ) -> None:
         super().__init__(directory, port, outlive=outlive)
-        self._config = config
+        self.config = config
+        self.cookie = secrets.token_hex(20)
         self.node = f"worker-{accounts.digest(self.directory)}@localhost"
 
     @property
@@ -58,15 +60,20 @@ class PrivateRabbitMQ(PrivateServer):
 
     def ctl(self, *arguments: str, timeout: float = 60.0) -> str:
         """What `rabbitmqctl ARGUMENTS` prints, asked of this node; about a second each."""
+        return self.tool("rabbitmqctl", *arguments, timeout=timeout)
+
+    def tool(self, program: str, *arguments: str, timeout: float = 60.0) -> str:
+        """The same of another of RabbitMQ's programs."""
         done = processes.run(
-            [str(self._server.with_name("rabbitmqctl")), "-q", "-n", self.node, *arguments],
+            [str(self._server.with_name(program)), "-q", "-n", self.node, *arguments],
             account=self.account,
             environment=self._environment(),
             directory=self.state,
             timeout=timeout,
         )
         if done.returncode:
-            raise ServerError(f"rabbitmqctl {' '.join(arguments)} failed: {done.stdout.strip()}")
+            words = f"{program} {' '.join(arguments)} failed: {done.stdout.strip()}"
+            raise ServerError(words)
         return done.stdout
 
     def find_binaries(self) -> Path | None:
@@ -75,27 +82,35 @@ class PrivateRabbitMQ(PrivateServer):
     def prepare(self) -> None:
         for name in ("home", "mnesia", "log"):
             accounts.own(self.state / name, self.account)
-        config = _CONFIG.format(port=self.port) + self._config
+        config = _CONFIG.format(port=self.port) + self.config
         (self.state / "rabbitmq.conf").write_text(config, encoding="utf-8")
         (self.state / "enabled_plugins").write_text("[].\n", encoding="utf-8")
         cookie = self.state / "home" / ".erlang.cookie"
         if not cookie.exists():
-            cookie.write_text(secrets.token_hex(20), encoding="ascii")
+            cookie.write_text(self.cookie, encoding="ascii")
             cookie.chmod(0o400)
         if self.account is not None:
             shutil.chown(cookie, self.account.uid, self.account.gid)
 
     def spawn(self) -> None:
         environment = self._environment()
-        epmd_port = self.record.ports["epmd"]
-        # Ours and in the foreground: Erlang would start one that outlives the server for ever.
-        argv = ["epmd", "-port", str(epmd_port), "-address", "127.0.0.1"]
-        epmd = self.begin("epmd", argv, environment)
-        processes.until(lambda: _accepts(epmd_port) or epmd.poll() is not None, within=10)
-        if epmd.poll() is not None:
-            raise ServerError(f"epmd could not listen on port {epmd_port}.", log=self.log)
+        self.begin_epmd(environment)
         # Erlang ignores the words after the script, but they mark the process as ours.
         self.begin("main", [str(self._server), *self._mark.split(" ", 1)], environment)
+
+    def begin_epmd(self, environment: dict[str, str]) -> None:
+        """Start the node's own epmd, through which others find the node by its name."""
+        # Ours and in the foreground: Erlang would start one that outlives the server for ever.
+        port = self.epmd_port
+        epmd = self.begin("epmd", epmd_command(port), environment)
+        processes.until(lambda: accepts(port) or epmd.poll() is not None, within=10)
+        if epmd.poll() is not None:
+            raise ServerError(f"epmd could not listen on port {port}.", log=self.log)
+
+    @property
+    def epmd_port(self) -> int:
+        """Where the node's name is asked for."""
+        return self.record.ports["epmd"]
 
     def owns(self, process: Process) -> bool:
         if process.pid == self.record.pids.get("epmd") and process.program == "epmd":
@@ -147,7 +162,7 @@ class PrivateRabbitMQ(PrivateServer):
             # Its own listening port: any free one, where the default is a range of eleven.
             "RABBITMQ_CTL_DIST_PORT_MIN": "0",
             "RABBITMQ_CTL_DIST_PORT_MAX": "0",
-            "ERL_EPMD_PORT": str(ports["epmd"]),
+            "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
 
@@ -165,7 +180,13 @@ def find_binaries() -> Path | None:
     return next((Path(path) for path in packaged if Path(path).exists()), None)
 
 
-def _accepts(port: int) -> bool:
+def epmd_command(port: int) -> list[str]:
+    """An epmd in the foreground, for this machine alone."""
+    return ["epmd", "-port", str(port), "-address", "127.0.0.1"]
+
+
+def accepts(port: int) -> bool:
+    """Whether something listens on this port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:

@@ -19,6 +19,7 @@ from worker.broker.consumer import SUSPECT_DELIVERIES, Consumer, read_delivery
 from worker.broker.topology import Topology
 from worker.broker.window import Window
 from worker.broker.wire import UNREADABLE_HEADER
+from worker.errors import Unreachable
 from worker.messages import Delivery
 from worker.settings import BrokerSettings
 from worker.telemetry.health import Part
@@ -292,3 +293,22 @@ async def test_a_delivery_that_cannot_be_taken_ends_the_subscription(bench: Benc
     await asyncio.gather(task, return_exceptions=True)
 
     assert ended
+
+
+@pytest.mark.parametrize("silent", ["topology", "subscription"])
+async def test_a_node_that_answers_nothing_about_the_queues_is_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    async def wait_for_ever(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    impatient = StillTopology("worker", BrokerSettings(connect_timeout_seconds=0.01))
+    monkeypatch.setattr(bench.consumer, "_topology", impatient)
+    if silent == "topology":
+        monkeypatch.setattr(StillTopology, "ensure", wait_for_ever)
+    else:
+        monkeypatch.setattr(FakeChannel, "basic_consume", wait_for_ever)
+
+    with pytest.raises(Unreachable, match="lost sight of the queue's leader"):
+        await asyncio.wait_for(bench.consumer.serve(cast(AbstractConnection, object())), 5)
+    assert not bench.part.ready

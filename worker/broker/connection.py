@@ -104,6 +104,19 @@ async def _open(url: URL, settings: BrokerSettings, name: str) -> AbstractConnec
     )
 
 
+@asynccontextmanager
+async def answered_within(seconds: float) -> AsyncIterator[None]:
+    """Bound questions about queues: a node that has lost sight of a leader answers none."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise Unreachable(
+            f"RabbitMQ does not answer questions about a queue within {seconds:g} s: the node has "
+            "lost sight of the queue's leader"
+        ) from error
+
+
 def intake_of(connection: AbstractConnection) -> Intake | None:
     """Where the connection's frames come in, if it is one of `connect`'s."""
     return connection.factory.intake if isinstance(connection, _Connection) else None

@@ -24,7 +24,7 @@ from aiormq.exceptions import AMQPError
 from pamqp.header import ContentHeader
 
 from worker.broker import properties
-from worker.broker.connection import closed, intake_of, open_channel
+from worker.broker.connection import answered_within, closed, intake_of, open_channel
 from worker.broker.topology import Topology
 from worker.broker.window import Window
 from worker.broker.wire import UNREADABLE_HEADER, Intake
@@ -71,7 +71,9 @@ class Consumer:
 
     async def serve(self, connection: AbstractConnection) -> None:
         """Take deliveries until the connection, the subscription or the service ends."""
-        await self._topology.ensure(connection)
+        patience = self._topology.settings.connect_timeout_seconds
+        async with answered_within(patience):
+            await self._topology.ensure(connection)
         await self._may_consume()
         channel = await open_channel(connection)
         window = Window(channel, self._prefetch)
@@ -81,7 +83,8 @@ class Consumer:
         )
         self._idle.clear()
         try:
-            await subscription.begin_with_care(self._prefetch)
+            async with answered_within(patience):
+                await subscription.begin_with_care(self._prefetch)
             self._part.up()
             reason = await self._until_the_end(connection, subscription)
             if reason is not None:

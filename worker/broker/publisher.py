@@ -27,7 +27,7 @@ from pamqp.commands import Basic
 from worker.backoff import RECONNECT
 from worker.broker import properties
 from worker.broker.burst import BurstChannel, open_bursts
-from worker.broker.connection import closed, is_blocked, open_channel
+from worker.broker.connection import answered_within, closed, is_blocked, open_channel
 from worker.broker.frames import MAX_SHORT_STRING, can_frame
 from worker.broker.topology import Topology
 from worker.messages import Publication, new_id
@@ -58,7 +58,8 @@ class Publisher:
 
     async def serve(self, connection: AbstractConnection) -> None:
         """Make the connection usable by `publish` until it ends."""
-        await self._topology.ensure(connection)
+        async with answered_within(self._topology.settings.connect_timeout_seconds):
+            await self._topology.ensure(connection)
         self._renew.clear()
         self._channel = await open_channel(connection)
         self._bursts = await open_bursts(connection)
