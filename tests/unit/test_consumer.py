@@ -234,6 +234,21 @@ async def test_a_suspect_among_others_ends_the_subscription_when_those_are_done(
     assert "ack 1" in bench.channel.calls
 
 
+async def test_nothing_overtakes_a_suspect(bench: Bench) -> None:
+    """It may have the suspect's key; and all of it goes back to the queue, in its order."""
+    task = await bench.start()
+    await bench.channel.deliver(message(1))
+    headers = {"x-delivery-count": SUSPECT_DELIVERIES}
+    await bench.channel.deliver(message(2, redelivered=True, headers=headers))
+    await bench.channel.deliver(message(3))
+    assert bench.tags == [1]
+    bench.taken[0].source.settle(1)
+    with pytest.raises(AMQPError, match="will run alone"):
+        await asyncio.wait_for(task, 5)
+
+    assert bench.tags == [1]
+
+
 @pytest.mark.parametrize("how", ["closed", "cancelled", "paused"])
 async def test_whatever_ends_a_subscription_closes_its_window(bench: Bench, how: str) -> None:
     task = await bench.start()

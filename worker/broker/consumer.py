@@ -171,7 +171,7 @@ class _Subscription:
         self._careful = True
         self._consumer_tag = ""
         self._widening: asyncio.Task[None] | None = None
-        self._suspects: set[int] = set()
+        self._set_aside: set[int] = set()
         self._suspect_came = asyncio.Event()
         channel.on_consumer_cancel_callbacks.add(lambda _: self.cancelled.set())
 
@@ -195,7 +195,7 @@ class _Subscription:
         await self.cancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLEARING_SECONDS):
-                await self._window.only(self._suspects)
+                await self._window.only(self._set_aside)
 
     async def _consume(self, prefetch: int) -> None:
         await self.channel.basic_qos(prefetch_count=prefetch)
@@ -232,8 +232,10 @@ class _Subscription:
         self._window.add(delivery.tag)
         suspect = delivery.delivery_count >= SUSPECT_DELIVERIES
         if suspect and not self._careful:
-            self._suspects.add(delivery.tag)
             self._suspect_came.set()
+        if self._suspect_came.is_set():
+            # What comes after a suspect may have its key, and must not overtake it.
+            self._set_aside.add(delivery.tag)
             return
         self._take(delivery)
         if self._careful and not suspect:
