@@ -12,12 +12,14 @@ from contextlib import suppress
 
 import structlog
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.backoff import Backoff
 from worker.codec import Codec
 from worker.database import ledger
 from worker.database.engine import Sessions
 from worker.errors import Refusal
+from worker.lone import LoneCreate
 from worker.messages import (
     Away,
     Command,
@@ -25,14 +27,14 @@ from worker.messages import (
     Held,
     Job,
     Outcome,
-    Problem,
     Refused,
     Retry,
-    utc_now,
 )
-from worker.registry import Registry
+from worker.outcomes import Outcomes, entry_for
+from worker.registry import Registry, Verb
 from worker.retry import Kind, classify, is_doubtful
-from worker.transaction import Transaction, entry_for
+from worker.rows import NeedsTransaction
+from worker.transaction import Transaction
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +49,8 @@ class Processor:
 
     `max_attempts` bounds the attempts at a command whose handler fails, `max_deliveries` those at
     one that, run alone, took the process down each time; `budget_seconds` is the age at which a
-    transaction takes no further command.
+    transaction takes no further command. `autocommit` is an engine for a create that comes alone;
+    with none, it has a transaction like all others.
     """
 
     def __init__(
@@ -60,10 +63,12 @@ class Processor:
         backoff: Backoff,
         max_deliveries: int,
         budget_seconds: float,
+        autocommit: AsyncEngine | None = None,
     ) -> None:
         self._sessions = sessions
+        self._autocommit = autocommit
         self._registry = registry
-        self._codec = codec
+        self._outcomes = Outcomes(registry, codec)
         self._max_attempts = max_attempts
         self._backoff = backoff
         self._max_deliveries = max_deliveries
@@ -116,23 +121,32 @@ class Processor:
         if len(jobs) == 1 and self._is_ordinary(jobs[0]):
             # Most are neither duplicates nor in conflict, and two looks are half of what one costs
             # that comes alone. Where a constraint says otherwise, all of it runs again, seeing.
-            with suppress(ledger.LedgerRace, IntegrityError):
-                return await self._attempt(jobs, trust=True)
+            with suppress(ledger.LedgerRace, IntegrityError, NeedsTransaction):
+                return await self._attempt_lone(jobs[0])
         return await self._attempt(jobs)
+
+    async def _attempt_lone(self, job: Job) -> list[Outcome]:
+        verb = self._verb(job)
+        if self._autocommit is None or verb.targeted or job.envelope.id is None:
+            return await self._attempt([job], trust=True)
+        async with self._autocommit.connect() as connection:
+            return [await LoneCreate(connection, self._registry, self._outcomes).run(job)]
 
     async def _attempt(self, jobs: Sequence[Job], *, trust: bool = False) -> list[Outcome]:
         async with self._sessions.begin() as session:
             transaction = Transaction(
-                session, self._registry, self._codec, self._budget_seconds, trust=trust
+                session, self._registry, self._outcomes, self._budget_seconds, trust=trust
             )
             return await transaction.run(jobs)
 
     def _is_ordinary(self, job: Job) -> bool:
         """Whether the command seems to be new, and its handler leaves all checks to constraints."""
-        item, delivery = job.item, job.envelope.delivery
-        if not isinstance(item, Command) or delivery.delivery_count or job.failures or job.losses:
-            return False
-        return self._registry[item.entity].verbs[item.verb].batched
+        tried = job.envelope.delivery.delivery_count or job.failures or job.losses
+        return not tried and isinstance(job.item, Command) and self._verb(job).batched
+
+    def _verb(self, job: Job) -> Verb:
+        assert isinstance(job.item, Command)
+        return self._registry[job.item.entity].verbs[job.item.verb]
 
     async def _recover(self, jobs: list[Job], fault: Exception, held: set[str]) -> list[Outcome]:
         kind = classify(fault)
@@ -169,7 +183,7 @@ class Processor:
             return Retry("the same command was just done elsewhere", 0)
         refusal = self._refusal(job, fault)
         if refusal is not None:
-            return await self._refuse(job, refusal)
+            return await self._remember(job, self._outcomes.refused(job.item, refusal))
         job.failures += 1
         log.warning(
             "attempt failed",
@@ -194,21 +208,8 @@ class Processor:
             return None
         return entity.explain(entity, job.item, constraint)
 
-    async def _refuse(self, job: Job, refusal: Refusal) -> Outcome:
-        problem = Transaction.problem_of(refusal)
-        answer = self._codec.problem_answer(job.envelope, "rejected", problem, time=utc_now())
-        return await self._remember(job, Refused(answer))
-
     async def _give_up(self, job: Job, attempts: int) -> Outcome:
-        times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        problem = Problem(
-            "failed",
-            f"The command failed in {times} and was set aside as a dead letter; "
-            "the service's log says why. Nothing of it took effect.",
-        )
-        answer = self._codec.problem_answer(job.envelope, "failed", problem, time=utc_now())
-        dead = DeadLetter(answer, problem.code, problem.detail, attempts)
-        return await self._remember(job, dead)
+        return await self._remember(job, self._outcomes.failed(job.item, attempts))
 
     async def _remember(self, job: Job, outcome: Refused | DeadLetter) -> Outcome:
         """Record, in a transaction of its own, a command that had no effect."""

@@ -10,12 +10,16 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Table
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Insert, Table
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from worker.database import bulk
 from worker.messages import Target
 from worker.registry import Entity
+
+
+class NeedsTransaction(Exception):
+    """What runs outside of a transaction wants more than it may; nothing has been written."""
 
 
 class Record:
@@ -53,7 +57,10 @@ class Rows:
     """
 
     def __init__(
-        self, session: AsyncSession, entity: Entity, flush: Callable[[], Awaitable[None]]
+        self,
+        session: AsyncSession | AsyncConnection,
+        entity: Entity,
+        flush: Callable[[], Awaitable[None]],
     ) -> None:
         self._session = session
         self._entity = entity
@@ -165,6 +172,18 @@ class Rows:
             for record, rest in zip(records, filled_in, strict=True):
                 record.values.update(rest)
                 self._known["id"][record.id] = record
+
+    def sole_insert(self, record: Record) -> tuple[Insert, dict[str, Sequence[Any]]]:
+        """The statement that writes this row, and its parameters.
+
+        Raises `NeedsTransaction` if there is more to write, or more than its id to be filled in.
+        """
+        names = tuple(record.values)
+        if self._changed or self._gone or self._new != [record]:
+            raise NeedsTransaction
+        if set(self._entity.columns) - set(names) != {"id"}:
+            raise NeedsTransaction
+        return bulk.insert_rows(self._table, names), _columns([record], names)
 
     async def update(self) -> None:
         """Write what has changed in rows that there were."""

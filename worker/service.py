@@ -20,7 +20,7 @@ from worker.broker.consumer import Consumer
 from worker.broker.publisher import Publisher
 from worker.broker.topology import Topology
 from worker.codec import Codec
-from worker.database.engine import make_engine, make_sessions
+from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.database.instruments import reader_of
 from worker.database.ledger import keep_pruned
 from worker.database.pool import pool_of
@@ -86,6 +86,7 @@ class Service:
             # Before the broker's own limit, so that the end is told by an event.
             max_deliveries=settings.broker.delivery_limit // 2,
             budget_seconds=settings.group_budget_seconds,
+            autocommit=autocommit(self._engine),
         )
         self._lanes = Lanes(
             processor.process,

@@ -5,7 +5,6 @@ ledger: seen already? ─▶ handlers ─▶ flush ─▶ ledger: store the answ
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from time import monotonic
@@ -13,27 +12,12 @@ from time import monotonic
 from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from worker.codec import Codec
 from worker.database import ledger
-from worker.database.ledger import DEAD_LETTERED, DONE, REFUSED, Entry
-from worker.errors import IdReused, Refusal
-from worker.messages import (
-    Answer,
-    Command,
-    DeadLetter,
-    Done,
-    Event,
-    Fault,
-    Job,
-    Outcome,
-    Problem,
-    Refused,
-    Settled,
-    Unusable,
-    utc_now,
-)
+from worker.database.ledger import DEAD_LETTERED, Entry
+from worker.errors import Refusal
+from worker.messages import Command, Event, Job, Outcome, Settled, Unusable
+from worker.outcomes import Outcomes, entry_for
 from worker.registry import Entity, Registry, Verb
-from worker.rows import Record
 from worker.work import Work
 
 REDRIVE_HEADER = "x-redrive"
@@ -51,14 +35,14 @@ class Transaction:
         self,
         session: AsyncSession,
         registry: Registry,
-        codec: Codec,
+        outcome_of: Outcomes,
         budget_seconds: float,
         *,
         trust: bool = False,
     ) -> None:
         self._session = session
         self._registry = registry
-        self._codec = codec
+        self._outcome_of = outcome_of
         self._trust = trust
         self._work = Work(session, registry, trust=trust)
         self._until = monotonic() + budget_seconds
@@ -72,9 +56,9 @@ class Transaction:
             entry = seen.get(job.envelope.id or "")
             self._outcomes.append(None)
             if entry is not None:
-                self._outcomes[-1] = self._replay(job, entry)
+                self._outcomes[-1] = self._outcome_of.replayed(job, entry)
             elif isinstance(job.item, Unusable):
-                self._outcomes[-1] = self._refuse_unusable(job.item)
+                self._outcomes[-1] = self._outcome_of.unusable(job.item)
             else:
                 await self._carry_out(job.item, len(self._outcomes) - 1)
             if monotonic() > self._until:
@@ -108,27 +92,6 @@ class Transaction:
         entity = self._registry[command.entity]
         return entity, entity.verbs[command.verb]
 
-    def _replay(self, job: Job, entry: Entry) -> Settled:
-        """A duplicate gets the very same answer; another command under the same id does not."""
-        if entry.digest != job.envelope.digest:
-            return self._refused(
-                job.item,
-                IdReused(
-                    "this id was used before for another command; give every command its own",
-                    pointer="/id",
-                ),
-            )
-        answer = Answer(entry.answer.id, entry.answer.type, entry.answer.body, replayed=True)
-        if entry.outcome == DEAD_LETTERED:
-            problem = json.loads(answer.body)["data"]
-            return DeadLetter(answer, problem["code"], problem["detail"], attempts=0)
-        return Done(answer) if entry.outcome == DONE else Refused(answer)
-
-    def _refuse_unusable(self, item: Unusable) -> DeadLetter:
-        problem = item.problem
-        answer = self._codec.problem_answer(item.envelope, "rejected", problem, time=utc_now())
-        return DeadLetter(answer, problem.code, problem.detail, attempts=1)
-
     async def _carry_out(self, command: Command, position: int) -> None:
         _, verb = self._verb(command)
         try:
@@ -137,11 +100,11 @@ class Transaction:
             else:
                 event = await self._between_savepoints(verb, command)
         except Refusal as refusal:
-            self._outcomes[position] = self._refused(command, refusal)
+            self._outcomes[position] = self._outcome_of.refused(command, refusal)
             return
 
         def write_event() -> None:
-            self._outcomes[position] = self._done(command, event)
+            self._outcomes[position] = self._outcome_of.done(command, event)
 
         if event.row.id is None:
             self._work.owe(event.row, write_event)
@@ -159,35 +122,6 @@ class Transaction:
                 await self._session.refresh(event.row)
         return event
 
-    def _done(self, command: Command, event: Event) -> Done:
-        row = event.row
-        if isinstance(row, Record):
-            about, data = row.entity, row.data
-        else:
-            about = self._registry.of_row(row)
-            data = about.data_of(row)
-        return Done(
-            self._codec.answer(
-                command.envelope,
-                event.type,
-                data,
-                subject=f"{about.name}/{row.id}",
-                time=utc_now(),
-            )
-        )
-
-    def _refused(self, item: Command | Unusable, refusal: Refusal) -> Refused:
-        problem = self.problem_of(refusal)
-        return Refused(
-            self._codec.problem_answer(item.envelope, "rejected", problem, time=utc_now())
-        )
-
-    @staticmethod
-    def problem_of(refusal: Refusal) -> Problem:
-        """The refusal as the sender sees it."""
-        fault = Fault(refusal.pointer, refusal.code, refusal.detail)
-        return Problem(refusal.code, refusal.detail, (fault,))
-
     async def _remember(
         self, jobs: Sequence[Job], outcomes: Sequence[Settled], seen: Mapping[str, Entry]
     ) -> None:
@@ -198,20 +132,6 @@ class Transaction:
         ]
         entries = [entry for entry in new if entry is not None]
         await ledger.record(self._session, entries, unseen=self._trust)
-
-
-def entry_for(job: Job, outcome: Settled) -> Entry | None:
-    """What the ledger keeps of the outcome; nothing for a command without an id."""
-    if job.envelope.id is None:
-        return None
-    match outcome:
-        case Done():
-            name = DONE
-        case Refused():
-            name = REFUSED
-        case DeadLetter():
-            name = DEAD_LETTERED
-    return Entry(job.envelope.id, job.envelope.digest, name, outcome.answer)
 
 
 def _is_new_try(job: Job, entry: Entry) -> bool:

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.harness import Harness
 from worker.backoff import Backoff
 from worker.codec import Codec
-from worker.database.engine import make_engine, make_sessions
+from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.messages import DeadLetter, Delivery, Done, Job, Refused
 from worker.processor import Processor
 from worker.registry import load_registry
@@ -93,6 +93,7 @@ class Run:
             backoff=Backoff(0.001, 0.001),
             max_deliveries=10,
             budget_seconds=self.budget_seconds,
+            autocommit=autocommit(self.engine),
         )
 
     async def carry_out(self, group: Sequence[Command]) -> None:

@@ -15,8 +15,8 @@ from worker.broker.topology import Topology
 from worker.codec import Codec
 from worker.errors import Conflict, IdReused, NotFound, Refusal, VersionMismatch
 from worker.messages import Answer, DeadLetter, Done, Job, Refused, Settled, new_id, utc_now
+from worker.outcomes import problem_of
 from worker.settings import BrokerSettings
-from worker.transaction import Transaction
 
 TOPOLOGY = Topology("worker", BrokerSettings())
 CODEC = make_codec()
@@ -73,7 +73,7 @@ def test_a_command_without_id_leaves_its_attributes_out() -> None:
 
 @pytest.mark.parametrize("refusal", [NotFound, Conflict, VersionMismatch, IdReused])
 def test_a_refusal_becomes_a_problem(codec: Codec, refusal: type[Refusal]) -> None:
-    problem = Transaction.problem_of(refusal("that is so", pointer="/target"))
+    problem = problem_of(refusal("that is so", pointer="/target"))
     answer = codec.problem_answer(job().envelope, "rejected", problem, time=utc_now())
     data = json.loads(answer.body)["data"]
 

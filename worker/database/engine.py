@@ -93,6 +93,11 @@ def make_sessions(engine: AsyncEngine) -> Sessions:
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
+def autocommit(engine: AsyncEngine) -> AsyncEngine:
+    """The same engine and pool, but each statement is a transaction of its own."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
 def alembic_config(migrations: Path | None = None) -> Config:
     """Alembic's configuration, without a file.
 

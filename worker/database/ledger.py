@@ -9,28 +9,33 @@ unacknowledged command is the outbox, and the ledger holds the event that it sti
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
 import structlog
 from sqlalchemy import (
     ARRAY,
     CheckConstraint,
     DateTime,
+    Insert,
     LargeBinary,
+    Select,
     String,
     Text,
     Uuid,
     any_,
     bindparam,
+    cast,
     delete,
     func,
     select,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.database.base import Base
@@ -93,7 +98,7 @@ _VALUES = (
     .table_valued(*_STORED, name="entry")
     .render_derived()
 )
-_INSERT = insert(_table).from_select(_STORED, select(*_VALUES.c))
+_INSERT = pg_insert(_table).from_select(_STORED, select(*_VALUES.c))
 _RECORD_NEW = _INSERT.on_conflict_do_nothing(index_elements=[_ledger.command_id]).returning(
     _ledger.command_id
 )
@@ -122,7 +127,9 @@ async def lookup(session: AsyncSession, command_ids: Sequence[str]) -> dict[str,
     }
 
 
-async def record(session: AsyncSession, entries: Sequence[Entry], *, unseen: bool = False) -> None:
+async def record(
+    session: AsyncSession | AsyncConnection, entries: Sequence[Entry], *, unseen: bool = False
+) -> None:
     """Write the entries, in one statement; raise `LedgerRace` when one is there already.
 
     Entries of dead-lettered commands are replaced, unless they are `unseen`: nobody looked whether
@@ -141,6 +148,44 @@ async def record(session: AsyncSession, entries: Sequence[Entry], *, unseen: boo
     written = (await session.execute(_RECORD_NEW if unseen else _RECORD, values)).all()
     if len(written) != len(entries):
         raise LedgerRace
+
+
+async def insert_and_record(
+    connection: AsyncConnection,
+    insert: Insert,
+    values: Mapping[str, Any],
+    entry: Entry,
+    id_to_come: int,
+) -> int:
+    """Insert one row and write its entry in one statement; return the row's id.
+
+    `id_to_come` stands for that id in the entry's event. Where the entry is there already, the
+    constraint that it violates is raised, and nothing was written.
+    """
+    own = {
+        "command_id": entry.command_id,
+        "digest": entry.digest,
+        "outcome": entry.outcome,
+        "event_id": entry.answer.id,
+        "event_type": entry.answer.type,
+        "event_body": entry.answer.body.decode(),
+        "id_to_come": str(id_to_come),
+    }
+    found = await connection.execute(_insert_and_record(insert), {**values, **own})
+    return int(found.scalar_one())
+
+
+@cache
+def _insert_and_record(insert: Insert) -> Select[Any]:
+    row = insert.cte("row")
+    with_id = func.replace(
+        bindparam("event_body", type_=Text),
+        bindparam("id_to_come", type_=Text),
+        cast(row.c.id, Text),
+    )
+    given = [bindparam(name, type_=_ledger[name].type) for name in _STORED[:-1]]
+    entry = pg_insert(_table).from_select(_STORED, select(*given, with_id))
+    return select(row.c.id).add_cte(entry.cte("entry"))
 
 
 async def prune(session: AsyncSession, older_than: timedelta, *, batch: int = 1_000) -> int:

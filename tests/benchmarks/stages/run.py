@@ -30,7 +30,7 @@ from worker.broker.topology import Topology
 from worker.broker.window import Window
 from worker.broker.wire import Intake
 from worker.codec import Codec
-from worker.database.engine import make_engine, make_sessions
+from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.messages import Delivery, Done, Job, Outcome
 from worker.processor import Processor
 from worker.registry import load_registry
@@ -143,6 +143,7 @@ class Bench:
             backoff=Backoff(settings.retry_base_seconds, settings.retry_max_seconds),
             max_deliveries=settings.broker.delivery_limit,
             budget_seconds=60,
+            autocommit=autocommit(self.engine),
         )
 
     async def carry_out(self, bodies: Sequence[bytes]) -> None:
