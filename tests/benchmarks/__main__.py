@@ -121,8 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--commands",
         type=_positive,
-        default=8_000,
-        help="commands in the queue of a fast contender; a slow one gets an eighth (8000)",
+        default=20_000,
+        help="commands in the queue of a fast contender; a slow one gets an eighth (20000)",
     )
     parser.add_argument(
         "--only",
