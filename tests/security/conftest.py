@@ -15,9 +15,11 @@ from tests.conftest import make_settings
 from tests.databases import migrate
 from tests.harness import Harness
 from tests.security.certificates import Authority, Pair, give
+from tests.security.lines import PASSWORD, run_rabbitmqctl, run_sql
 from tests.servers import ports
 from tests.servers.postgres import PrivatePostgres
 from tests.servers.rabbitmq import PrivateRabbitMQ
+from worker.broker.topology import Topology
 from worker.settings import Settings
 
 HOST = "localhost"
@@ -168,3 +170,50 @@ def environment_of(settings: Settings) -> dict[str, str]:
             if path is not None:
                 environment[f"WORKER_{name}__{file.upper()}"] = str(path)
     return environment
+
+
+@pytest.fixture(scope="session")
+async def broker_accounts(guarded_broker: PrivateRabbitMQ) -> PrivateRabbitMQ:
+    """The broker, with the accounts of docs/security.md."""
+    await run_rabbitmqctl(guarded_broker, "rabbitmqctl")
+    return guarded_broker
+
+
+@pytest.fixture(scope="session")
+async def database_accounts(guarded_database: PrivatePostgres) -> PrivatePostgres:
+    """The database server, with the accounts of docs/security.md and its database, migrated."""
+    await run_sql(guarded_database, "superuser", user="worker", database="postgres")
+    await run_sql(guarded_database, "superuser shop", user="worker", database="shop")
+    await migrate(database_url(guarded_database, "worker_owner"))
+    await run_sql(guarded_database, "worker_owner shop", user="worker_owner", database="shop")
+    return guarded_database
+
+
+def database_url(server: PrivatePostgres, account: str) -> str:
+    return f"postgresql+asyncpg://{account}:{PASSWORD}@127.0.0.1:{server.port}/shop"
+
+
+def broker_url_of(server: PrivateRabbitMQ, account: str) -> str:
+    return f"amqp://{account}:{PASSWORD}@127.0.0.1:{server.port}/"
+
+
+@pytest.fixture
+async def restricted(
+    broker_accounts: PrivateRabbitMQ, database_accounts: PrivatePostgres
+) -> AsyncIterator[Harness]:
+    """A harness with all rights, in the database `shop`; exchanges and queues are there."""
+    url = database_accounts.url.removesuffix("worker") + "shop"
+    settings = make_settings(broker_accounts.url, url).model_copy(update={"namespace": "worker"})
+    async with Harness(settings) as harness:
+        await Topology("worker", settings.broker).ensure(harness.connection)
+        await harness.rows("TRUNCATE users, orders, command_ledger RESTART IDENTITY CASCADE")
+        yield harness
+
+
+@pytest.fixture
+def few(broker_accounts: PrivateRabbitMQ, database_accounts: PrivatePostgres) -> dict[str, Any]:
+    """The settings of a worker with few rights."""
+    return {
+        "broker": {"url": broker_url_of(broker_accounts, "worker_run"), "declare": False},
+        "database": {"url": database_url(database_accounts, "worker_run")},
+    }
