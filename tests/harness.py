@@ -105,10 +105,16 @@ class Harness:
         connection = await aio_pika.connect(self.settings.broker.urls[0])
         self._stack.push_async_callback(connection.close)
         channel = await connection.channel()
-        for queue in ("commands", "events", "dead-letters"):
+        for queue in ("commands", *self.partitions, "events", "dead-letters"):
             await channel.queue_delete(f"{self.settings.namespace}.{queue}")
-        for exchange in ("commands", "events"):
+        for exchange in ("commands", "partitions", "events"):
             await channel.exchange_delete(f"{self.settings.namespace}.{exchange}")
+
+    @property
+    def partitions(self) -> list[str]:
+        """The partitions' queues, as `waiting` names them."""
+        count = self.settings.partitions
+        return [f"commands.{number}" for number in range(1, count + 1)] if count > 1 else []
 
     @asynccontextmanager
     async def worker(self, *, processes: int = 1, **changes: Any) -> AsyncIterator[Service]:

@@ -75,6 +75,20 @@ _TITLES = {
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
+class _Nowhere:
+    """The source of a command that has not been sent yet."""
+
+    closed = True
+
+    def begin(self, tag: int) -> None:
+        """Nothing follows from it."""
+
+    defer = settle = begin
+
+
+_NOWHERE = _Nowhere()
+
+
 class Codec:
     """Reads deliveries and writes events.
 
@@ -107,6 +121,14 @@ class Codec:
             detail = f"The message cannot be read: {error}."
             return Unusable(self._bare_envelope(delivery), Problem("malformed", detail))
         return _Reading(self._registry, self._own_queues, delivery, members).item()
+
+    def key_of(self, body: bytes, type_: str | None = None) -> str | None:
+        """The key that orders this command among others; `None` if it is not usable.
+
+        A publisher that gives it as the routing key has its commands in order across workers.
+        `type_` is the AMQP property.
+        """
+        return self.decode(Delivery(body, tag=0, source=_NOWHERE, type=type_)).envelope.key
 
     def _bare_envelope(self, delivery: Delivery) -> Envelope:
         """What the AMQP properties alone tell."""

@@ -53,7 +53,7 @@ class Lane:
         self._group_size = group_size
         self._waiting: deque[Job] = deque()
         self._parked: dict[str, deque[Job]] = {}
-        self._source: Source | None = None
+        self._sources: set[Source] = set()
         self._wake = asyncio.Event()
         self._stopping = False
         self._losses_in_a_row = 0
@@ -64,8 +64,8 @@ class Lane:
     def submit(self, job: Job) -> None:
         """Add a job at the end."""
         source = job.envelope.delivery.source
-        if source is not self._source:
-            self._source = source
+        if source not in self._sources:
+            self._sources = {known for known in self._sources if not known.closed} | {source}
             self._forget_closed()
         self._waiting.append(job)
         self._wake.set()
@@ -83,6 +83,9 @@ class Lane:
 
     async def _run_groups(self) -> None:
         while group := await self._next_group():
+            for job in group:
+                delivery = job.envelope.delivery
+                delivery.source.begin(delivery.tag)
             outcomes = await self._process(group)
             settled = self._sort(group, outcomes)
             if settled:
@@ -119,6 +122,8 @@ class Lane:
         settled: list[tuple[Job, Settled]] = []
         undecided: list[Job] = []
         for job, outcome in zip(group, outcomes, strict=True):
+            if not isinstance(outcome, Settled):
+                job.envelope.delivery.source.defer(job.envelope.delivery.tag)
             match outcome:
                 case Done() | Refused() | DeadLetter():
                     settled.append((job, outcome))

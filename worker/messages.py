@@ -39,6 +39,14 @@ class Source(Protocol):
         """Whether the subscription is gone; the broker then delivers again by itself."""
         ...
 
+    def begin(self, tag: int) -> None:
+        """Work on the delivery begins; a hand-over waits until it is settled or deferred."""
+        ...
+
+    def defer(self, tag: int) -> None:
+        """Work on the delivery has ended with nothing; it is tried again later."""
+        ...
+
     def settle(self, tag: int) -> None:
         """Let the delivery be acknowledged; does nothing once closed."""
         ...

@@ -64,7 +64,7 @@ class Service:
         self._settings = settings
         self._processes = processes
         self.health = Health(settings.health.host, settings.health.port)
-        self._topology = Topology(settings.namespace, settings.broker)
+        self._topology = Topology.of(settings)
         self._engine = engine or make_engine(settings.database, name=f"{settings.namespace} worker")
         self.health.metrics.add(reader_of(lambda: pool_of(self._engine)))
         self._sessions = make_sessions(self._engine)

@@ -137,6 +137,12 @@ class BrokerSettings(_TlsSection):
         description="Size of the commands queue beyond which the broker refuses new commands; "
         "publishers with confirms are told.",
     )
+    partition_exchange: Literal["x-modulus-hash", "x-consistent-hash"] = Field(
+        "x-modulus-hash",
+        description="Type of the exchange that shares keys out among the partitions; "
+        "`x-consistent-hash` may give keys to other partitions when the whole broker restarts, "
+        "see docs/scaling.md.",
+    )
     events_retention_days: Days = Field(7, description="How long the event stream keeps events.")
     events_max_bytes: Annotated[int, Field(ge=1_000_000)] = Field(
         2_000_000_000, description="Size at which the event stream drops its oldest events."
@@ -272,6 +278,11 @@ class Settings(BaseSettings):
     )
     migrations: Path | None = Field(
         None, description="Folder of the Alembic migrations, where it is not the worker's own."
+    )
+    partitions: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="Queues that the commands are shared out among by their key, so that order "
+        "holds across workers; 1 is one queue for all. The same for every worker.",
     )
     lanes: Count = Field(
         4, description="Concurrent transactions; commands with the same key share a lane."

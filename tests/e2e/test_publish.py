@@ -83,6 +83,7 @@ async def test_without_a_worker_the_command_waits_in_the_queue(
     assert "worker ledger show late" in given_up.err
     assert given_up.out == ""
 
+    await harness.subscribe()  # the worker begins at once
     async with harness.worker():
         assert (await harness.event(sent.line["id"])).routing_key == "user.created"
         late = await harness.event("late")

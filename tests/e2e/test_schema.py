@@ -70,6 +70,10 @@ def worker_takes(command: Any) -> bool:
     class Nowhere:
         closed = False
 
+        def begin(self, tag: int) -> None: ...
+
+        def defer(self, tag: int) -> None: ...
+
         def settle(self, tag: int) -> None: ...
 
     delivery = Delivery(json.dumps(command).encode(), 1, Nowhere())

@@ -70,6 +70,10 @@ def commands() -> st.SearchStrategy[Command]:
 class _Nowhere:
     closed = False
 
+    def begin(self, tag: int) -> None: ...
+
+    def defer(self, tag: int) -> None: ...
+
     def settle(self, tag: int) -> None: ...
 
 

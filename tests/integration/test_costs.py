@@ -38,6 +38,10 @@ GROUPS = (2, 10, 100)
 class Nowhere:
     closed = False
 
+    def begin(self, tag: int) -> None: ...
+
+    def defer(self, tag: int) -> None: ...
+
     def settle(self, tag: int) -> None: ...
 
 

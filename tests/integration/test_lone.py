@@ -29,6 +29,10 @@ ANN = {"username": "ann", "email": "ann@example.com"}
 class Nowhere:
     closed = False
 
+    def begin(self, tag: int) -> None: ...
+
+    def defer(self, tag: int) -> None: ...
+
     def settle(self, tag: int) -> None: ...
 
 

@@ -29,6 +29,8 @@ listeners.tcp.loopback = 127.0.0.1:{port}
 disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.absolute = 1GB
 """
+# The types of exchange for WORKER_PARTITIONS: x-modulus-hash and x-consistent-hash.
+_PLUGINS = "[rabbitmq_sharding, rabbitmq_consistent_hash_exchange].\n"
 
 
 class PrivateRabbitMQ(PrivateServer):
@@ -84,7 +86,7 @@ class PrivateRabbitMQ(PrivateServer):
             accounts.own(self.state / name, self.account)
         config = _CONFIG.format(port=self.port) + self.config
         (self.state / "rabbitmq.conf").write_text(config, encoding="utf-8")
-        (self.state / "enabled_plugins").write_text("[].\n", encoding="utf-8")
+        (self.state / "enabled_plugins").write_text(_PLUGINS, encoding="utf-8")
         cookie = self.state / "home" / ".erlang.cookie"
         if not cookie.exists():
             cookie.write_text(self.cookie, encoding="ascii")

@@ -32,8 +32,17 @@ class FakeSource:
 
     closed: bool = False
     settled: list[int] = field(default_factory=list)
+    begun: set[int] = field(default_factory=set)
+
+    def begin(self, tag: int) -> None:
+        assert tag not in self.begun
+        self.begun.add(tag)
+
+    def defer(self, tag: int) -> None:
+        self.begun.remove(tag)
 
     def settle(self, tag: int) -> None:
+        self.begun.discard(tag)
         if not self.closed:
             self.settled.append(tag)
 

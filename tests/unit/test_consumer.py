@@ -14,8 +14,9 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from tests.unit.fakes import turns, until
-from worker.broker import consumer as consumer_module
-from worker.broker.consumer import SUSPECT_DELIVERIES, Consumer, read_delivery
+from worker.broker import subscription as subscription_module
+from worker.broker.consumer import Consumer
+from worker.broker.subscription import SUSPECT_DELIVERIES, read_delivery
 from worker.broker.topology import Topology
 from worker.broker.window import Window
 from worker.broker.wire import UNREADABLE_HEADER
@@ -28,6 +29,9 @@ from worker.telemetry.health import Part
 class StillTopology(Topology):
     async def ensure(self, connection: AbstractConnection) -> None:
         """There is no broker to declare anything on."""
+
+    async def refuse_strays(self, connection: AbstractConnection) -> None:
+        """Nor to find anything on."""
 
 
 def message(
@@ -105,8 +109,8 @@ class Bench:
         async def closed(_: object, channel: FakeChannel) -> str:
             return await asyncio.shield(channel.ended)
 
-        monkeypatch.setattr(consumer_module, "open_channel", open_channel)
-        monkeypatch.setattr(consumer_module, "closed", closed)
+        monkeypatch.setattr(subscription_module, "open_channel", open_channel)
+        monkeypatch.setattr(subscription_module, "closed", closed)
 
     def take(self, delivery: Delivery) -> None:
         if self.take_fails:

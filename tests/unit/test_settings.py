@@ -260,6 +260,7 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, F
 FIELDS = dict(fields_of(Settings))
 UNITS = ("_seconds", "_days", "_bytes")
 COUNTS = {
+    "partitions",
     "lanes",
     "group_size",
     "prefetch",

@@ -23,8 +23,8 @@ from worker.broker.sender import (
     Sender,
     ensure_exists,
     lost,
+    routing_key_of,
     sender_on,
-    short,
     unless_closed,
 )
 from worker.broker.topology import Topology
@@ -132,8 +132,13 @@ class Letter:
         latest = deaths[0] if isinstance(deaths, list) and deaths else None
         return latest if isinstance(latest, dict) else {}
 
-    def revived(self, topology: Topology, body: bytes, headers: dict[str, Any]) -> Publication:
-        """The command as it was sent, without what tells of its death, and with these headers."""
+    def revived(
+        self, topology: Topology, body: bytes, key: str | None, headers: dict[str, Any]
+    ) -> Publication:
+        """The command as it was sent, without what tells of its death, and with these headers.
+
+        `key` is the ordering key of what is in the body.
+        """
         properties = copy.copy(self.properties)
         properties.headers = {
             name: value
@@ -155,7 +160,7 @@ class Letter:
             properties = Basic.Properties(delivery_mode=PERSISTENT, headers=dict(headers))
         return Publication(
             exchange=topology.commands,
-            routing_key=short(self.command_type or ""),
+            routing_key=routing_key_of(key, self.command_type or ""),
             body=body,
             copy_of=properties,
         )

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, TypeVar
 
 from aio_pika.abc import AbstractConnection
@@ -202,7 +203,7 @@ async def remove(connection: AbstractConnection, topology: Topology) -> None:
     async with connection.channel() as channel:
         for queue in topology.queues:
             await channel.queue_delete(queue)
-        for exchange in {topology.commands, topology.events}:
+        for exchange in topology.exchanges:
             await channel.exchange_delete(exchange)
 
 
@@ -226,6 +227,17 @@ def lost(error: BaseException) -> Unreachable:
     """One sentence for a broker that went away, or ended the channel, in between."""
     reason = str(error) or type(error).__name__
     return Unreachable(f"RabbitMQ ended the conversation: {reason}")
+
+
+def routing_key_of(key: str | None, type_: str) -> str:
+    """The routing key of a command: its ordering key, by which it is shared out.
+
+    A key that is too long for AMQP is hashed; a command without one has its type.
+    """
+    if key is None:
+        return short(type_)
+    fits = len(key.encode("utf-8", "replace")) <= MAX_SHORT_STRING
+    return key if fits else sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def short(text: str) -> str:

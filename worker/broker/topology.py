@@ -13,13 +13,14 @@ from typing import Any
 
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import (
+    AMQPError,
     ChannelAccessRefused,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
 
 from worker.errors import Misconfigured
-from worker.settings import BrokerSettings
+from worker.settings import BrokerSettings, Settings
 
 DAY_MILLISECONDS = 86_400_000
 DEAD_LETTERS_DELIVERY_LIMIT = 1_000_000
@@ -27,12 +28,31 @@ SEGMENT_BYTES = 50_000_000
 """A stream is cut in whole segments, so its bounds hold to about this much."""
 
 
+PLUGIN_OF = {
+    "x-modulus-hash": "rabbitmq_sharding",
+    "x-consistent-hash": "rabbitmq_consistent_hash_exchange",
+}
+"""What has to be enabled for a type of exchange; RabbitMQ 4.3 has the first built in."""
+
+
 @dataclass(frozen=True)
 class Topology:
-    """The broker's objects of one namespace."""
+    """The broker's objects of one namespace.
+
+    With one partition, `commands` is the queue that all workers share. With more, the exchange
+    shares commands out by the hash of their routing key, each queue has one active consumer, and
+    the queue `commands` is left for what is published straight to it.
+    """
 
     namespace: str
     settings: BrokerSettings
+    partition_count: int = 1
+    """`WORKER_PARTITIONS`."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Topology:
+        """The topology that these settings name."""
+        return cls(settings.namespace, settings.broker, settings.partitions)
 
     @property
     def commands(self) -> str:
@@ -48,6 +68,32 @@ class Topology:
     def dead_letters(self) -> str:
         """Name of the queue of dead letters."""
         return f"{self.namespace}.dead-letters"
+
+    @property
+    def partitioner(self) -> str:
+        """Name of the exchange that shares commands out among the partitions."""
+        return f"{self.namespace}.partitions"
+
+    @property
+    def partitions(self) -> list[str]:
+        """Names of the partitions' queues; none where all workers share one queue."""
+        return (
+            [self.partition(n) for n in range(1, self.partition_count + 1)]
+            if self.partition_count > 1
+            else []
+        )
+
+    def partition(self, number: int) -> str:
+        """Name of a partition's queue, from 1."""
+        return f"{self.commands}.{number}"
+
+    @property
+    def exchanges(self) -> dict[str, str]:
+        """Every exchange with its type."""
+        exchanges = {self.events: "topic", self.commands: "topic"}
+        if self.partitions:
+            exchanges[self.partitioner] = self.settings.partition_exchange
+        return exchanges
 
     @property
     def queues(self) -> dict[str, dict[str, Any]]:
@@ -71,22 +117,33 @@ class Topology:
                 "x-max-length-bytes": s.events_max_bytes,
                 "x-stream-max-segment-size-bytes": SEGMENT_BYTES,
             },
-            self.commands: {
-                "x-queue-type": "quorum",
-                "x-delivery-limit": s.delivery_limit,
-                "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": self.dead_letters,
-                # The broker's own dead-lettering may otherwise lose a message.
-                "x-dead-letter-strategy": "at-least-once",
-                "x-overflow": "reject-publish",
-                "x-max-length-bytes": s.commands_max_bytes,
-            },
+            self.commands: self._commands_arguments,
+        } | {
+            name: self._commands_arguments | {"x-single-active-consumer": True}
+            for name in self.partitions
         }
 
     @property
-    def bindings(self) -> dict[str, str]:
-        """Which exchange each bound queue is bound to, with `#`."""
-        return {self.commands: self.commands, self.events: self.events}
+    def _commands_arguments(self) -> dict[str, Any]:
+        return {
+            "x-queue-type": "quorum",
+            "x-delivery-limit": self.settings.delivery_limit,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": self.dead_letters,
+            # The broker's own dead-lettering may otherwise lose a message.
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+            "x-max-length-bytes": self.settings.commands_max_bytes,
+        }
+
+    @property
+    def bindings(self) -> dict[str, tuple[str, str]]:
+        """The exchange and the key that each bound queue is bound with."""
+        # Of a hash exchange the key is the queue's weight.
+        commands = dict.fromkeys(self.partitions, (self.partitioner, "1"))
+        return {self.events: (self.events, "#")} | (
+            commands or {self.commands: (self.commands, "#")}
+        )
 
     async def ensure(self, connection: AbstractConnection) -> None:
         """Declare everything, or with `declare=false` check that it exists.
@@ -94,14 +151,44 @@ class Topology:
         Raises `Misconfigured` with the argument that differs, the object that is missing or the
         right that the account lacks, and what mends it.
         """
-        for exchange in (self.events, self.commands):
-            await self._try("exchange", exchange, connection, self._exchange, exchange)
+        for exchange, type_ in self.exchanges.items():
+            await self._try("exchange", exchange, connection, self._exchange, exchange, type_)
         for queue, arguments in self.queues.items():
             await self._try("queue", queue, connection, self._queue, queue, arguments)
+        if self.partitions and self.settings.declare:
+            await self._try("exchange", self.partitioner, connection, self._share_out)
 
-    async def _exchange(self, channel: AbstractChannel, name: str) -> None:
+    async def refuse_strays(self, connection: AbstractConnection) -> None:
+        """Raise `Misconfigured` if there is a partition beyond those that are served.
+
+        What goes there would wait for ever: somebody has, or had, more partitions.
+        """
+        name = self.partition(1 if self.partition_count == 1 else self.partition_count + 1)
+        try:
+            async with connection.channel() as channel:
+                found = await channel.declare_queue(name, passive=True)
+        except (ChannelNotFoundEntity, ChannelAccessRefused):
+            return
+        raise Misconfigured(
+            f"There is a queue {name!r} with {found.declaration_result.message_count} messages, "
+            f"which WORKER_PARTITIONS={self.partition_count} leaves unserved. Set it to the number "
+            "that the other workers have; or, to have fewer from now on, let them empty the queues "
+            "(worker partitions show), stop them, and run: worker partitions apply"
+        )
+
+    async def _share_out(self, channel: AbstractChannel) -> None:
+        """Lead commands to the partitions, and no longer to the one queue.
+
+        In this order some may come to both, and take effect once; in the other, some to neither.
+        """
+        partitioner = await channel.get_exchange(self.partitioner, ensure=False)
+        await partitioner.bind(self.commands, "#")
+        queue = await channel.get_queue(self.commands, ensure=False)
+        await queue.unbind(self.commands, "#")
+
+    async def _exchange(self, channel: AbstractChannel, name: str, type_: str) -> None:
         if self.settings.declare:
-            await channel.declare_exchange(name, "topic", durable=True)
+            await channel.declare_exchange(name, type_, durable=True)
         else:
             await channel.get_exchange(name, ensure=True)
 
@@ -113,7 +200,7 @@ class Topology:
             return
         queue = await channel.declare_queue(name, durable=True, arguments=dict(arguments))
         if name in self.bindings:
-            await queue.bind(self.bindings[name], "#")
+            await queue.bind(*self.bindings[name])
 
     async def _try(
         self, kind: str, name: str, connection: AbstractConnection, declare: Any, *args: Any
@@ -139,6 +226,18 @@ class Topology:
                 "configure right (rabbitmqctl set_permissions), or have an administrator declare "
                 "everything and set WORKER_BROKER__DECLARE=false"
             ) from error
+        except AMQPError as error:
+            if name != self.partitioner or "exchange type" not in str(error):
+                raise
+            raise Misconfigured(self._lacks_plugin()) from error
+
+    def _lacks_plugin(self) -> str:
+        type_ = self.settings.partition_exchange
+        return (
+            f"WORKER_PARTITIONS={self.partition_count} needs exchanges of the type {type_}, which "
+            "this RabbitMQ does not know. On each of its nodes: "
+            f"rabbitmq-plugins enable {PLUGIN_OF[type_]}"
+        )
 
 
 def _differs(kind: str, name: str, reply: str) -> str:

@@ -30,24 +30,49 @@ class Window:
         self._most_settled = CROWDED * prefetch
         self._open: dict[int, bool] = {}  # tag -> settled, in the order delivered
         self._settled = 0
+        self._begun: set[int] = set()
+        self._at_rest = asyncio.Event()
         self._changed = asyncio.Event()
         self._acknowledged = asyncio.Event()
+        self._ended = False
         self.closed = False
+        """Whether no work may begin on what is not settled: the broker delivers it again."""
 
     def add(self, tag: int) -> None:
         """A delivery came."""
         self._open[tag] = False
 
+    def begin(self, tag: int) -> None:
+        """Work on a delivery begins."""
+        self._begun.add(tag)
+
+    def defer(self, tag: int) -> None:
+        """Work on a delivery has ended with nothing; it will begin again."""
+        self._begun.discard(tag)
+        if not self._begun:
+            self._at_rest.set()
+
     def settle(self, tag: int) -> None:
         """A delivery is answered."""
+        self.defer(tag)
         if self._open.get(tag) is False:
             self._open[tag] = True
             self._settled += 1
             self._changed.set()
 
+    def hold(self) -> None:
+        """Let no work begin any more; what has begun may still be settled."""
+        self.closed = True
+
+    async def at_rest(self) -> None:
+        """Return once nothing that has begun is left."""
+        while self._begun:
+            self._at_rest.clear()
+            await self._at_rest.wait()
+
     def close(self) -> None:
         """The broker will deliver all of it again."""
-        self.closed = True
+        self.closed = self._ended = True
         self._open.clear()
         self._settled = 0
         self._changed.set()
@@ -56,7 +81,7 @@ class Window:
         """Acknowledge what is settled, as it comes, until the channel ends."""
         now = asyncio.get_running_loop().time
         until: float | None = None  # when patience with the straggler ends, if there is one
-        while not self.closed:
+        while not self._ended:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
                     await self._changed.wait()

@@ -57,7 +57,7 @@ async def _list(settings: Settings, limit: int, as_json: bool) -> None:
     from worker.broker.topology import Topology
     from worker.cli.letter_choice import MOST_READ
 
-    topology = Topology(settings.namespace, settings.broker)
+    topology = Topology.of(settings)
     async with open_dead_letters(settings.broker, topology) as letters:
         # Otherwise all are read: returned to the end together, they keep their numbers.
         async for letter in letters.read(limit if letters.keeps_order else MOST_READ):

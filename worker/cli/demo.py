@@ -61,14 +61,16 @@ async def _demo(settings: Settings) -> None:
     from worker.broker.sender import open_sender
     from worker.broker.topology import Topology
     from worker.cli.play import Play
+    from worker.codec import Codec
+    from worker.registry import load_registry
 
-    topology = Topology(settings.namespace, settings.broker)
+    topology = Topology.of(settings)
     async with (
         _nothing_left(settings, topology),
         _worker(settings),
         open_sender(settings.broker, topology, topology.namespace) as sender,
     ):
-        play = Play(sender, topology)
+        play = Play(sender, topology, Codec(load_registry(settings.entities)))
         await play.perform()
     play.close(BY_HAND)
     if play.missing:

@@ -48,7 +48,7 @@ async def open_chosen(
     from worker.broker.letters import open_dead_letters
     from worker.broker.topology import Topology
 
-    topology = Topology(settings.namespace, settings.broker)
+    topology = Topology.of(settings)
     async with open_dead_letters(settings.broker, topology) as letters:
         if choice.everything:
             chosen = letters.read(choice.limit or letters.count)

@@ -17,6 +17,7 @@ from worker.broker.topology import Topology
 from worker.cli.events import members_of, problem_of, summary
 from worker.cli.publish import publication_of
 from worker.cli.terminal import counted, printable
+from worker.codec import Codec
 from worker.errors import TimedOut
 from worker.messages import new_id
 
@@ -41,10 +42,11 @@ class Answer:
 class Play:
     """Sends commands one by one; collects in `missing` what did not come as it must."""
 
-    def __init__(self, sender: Sender, topology: Topology) -> None:
+    def __init__(self, sender: Sender, topology: Topology, codec: Codec) -> None:
         self.missing: list[str] = []
         self._sender = sender
         self._topology = topology
+        self._codec = codec
         self._console = Console(highlight=False, markup=False, emoji=False)
         self._scene = 0
         self._began = monotonic()
@@ -124,7 +126,7 @@ class Play:
             self._console.print(f"# {title}", style="bold")
         self._show("command", type_, json.dumps(members), style="cyan")
         command = {"id": id_ or new_id(), "type": type_, **members}
-        publication = publication_of(self._topology, command)
+        publication = publication_of(self._topology, self._codec, command)
         try:
             reply = await self._sender.ask(publication, timeout_seconds=ANSWER_SECONDS)
         except TimedOut:

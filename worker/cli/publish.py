@@ -12,6 +12,8 @@ from worker.cli.terminal import Misused, emit, emit_json, json_safe
 from worker.cli.values import fields
 
 if TYPE_CHECKING:
+    from worker.broker.topology import Topology
+    from worker.codec import Codec
     from worker.messages import Publication
     from worker.registry import Registry
     from worker.settings import Settings
@@ -112,7 +114,7 @@ def publish(
         command["key"] = key
     if expected_version is not None:
         command["expected_version"] = expected_version
-    complete(_publish(settings, command, timeout if wait else None))
+    complete(_publish(settings, registry, command, timeout if wait else None))
 
 
 def _members(
@@ -142,13 +144,16 @@ def _json(text: str) -> Any:
         raise Misused(f"--data is not JSON: {error}") from None
 
 
-async def _publish(settings: Settings, command: dict[str, Any], wait: float | None) -> None:
+async def _publish(
+    settings: Settings, registry: Registry, command: dict[str, Any], wait: float | None
+) -> None:
     from worker.broker.sender import open_sender
     from worker.broker.topology import Topology
+    from worker.codec import Codec
     from worker.errors import TimedOut, Unreachable
 
-    topology = Topology(settings.namespace, settings.broker)
-    publication = publication_of(topology, command)
+    topology = Topology.of(settings)
+    publication = publication_of(topology, Codec(registry), command)
     id_ = command["id"]
     async with open_sender(settings.broker, topology, f"{settings.namespace} publish") as sender:
         try:
@@ -168,10 +173,10 @@ async def _publish(settings: Settings, command: dict[str, Any], wait: float | No
 
 
 def publication_of(
-    topology: Any, command: dict[str, Any], body: bytes | None = None
+    topology: Topology, codec: Codec, command: dict[str, Any], body: bytes | None = None
 ) -> Publication:
     """The command as a message; `body` are its bytes, if there are some already."""
-    from worker.broker.sender import short
+    from worker.broker.sender import routing_key_of, short
     from worker.messages import Publication
 
     if body is None:
@@ -179,7 +184,7 @@ def publication_of(
     id_, type_ = command.get("id"), command["type"]
     return Publication(
         exchange=topology.commands,
-        routing_key=short(type_),
+        routing_key=routing_key_of(codec.key_of(body), type_),
         body=body,
         content_type="application/json",
         type=short(type_),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from worker.broker.sender import Sender
     from worker.broker.topology import Topology
+    from worker.codec import Codec
     from worker.registry import Registry
     from worker.settings import Settings
 
@@ -54,9 +55,10 @@ def publish_file(settings: Settings, path: str) -> None:
 async def _publish(settings: Settings, registry: Registry, file: int) -> None:
     from worker.broker.sender import open_sender
     from worker.broker.topology import Topology
+    from worker.codec import Codec
 
-    topology = Topology(settings.namespace, settings.broker)
-    pipeline = Pipeline(topology)
+    topology = Topology.of(settings)
+    pipeline = Pipeline(topology, Codec(registry))
     try:
         with _progress(os.fstat(file).st_size or None) as advance:
             name = f"{settings.namespace} publish"
@@ -70,11 +72,12 @@ async def _publish(settings: Settings, registry: Registry, file: int) -> None:
 class Pipeline:
     """Publishes commands in order, and tells of each as soon as the broker has confirmed it."""
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, codec: Codec) -> None:
         self.published = 0
         self.unsure = 0
         """How many were sent and not, or not yet, confirmed."""
         self._topology = topology
+        self._codec = codec
         self._sent: asyncio.Queue[tuple[Line, asyncio.Task[None]] | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(MOST_UNCONFIRMED)
         # On a terminal the progress bar speaks.
@@ -114,7 +117,7 @@ class Pipeline:
         try:
             async for line in lines:
                 await self._room.acquire()
-                publication = publication_of(self._topology, line.members, line.body)
+                publication = publication_of(self._topology, self._codec, line.members, line.body)
                 self.unsure += 1
                 self._sent.put_nowait((line, asyncio.create_task(sender.send(publication))))
         finally:

@@ -17,7 +17,6 @@ from worker.cli.values import assign, fields, split
 if TYPE_CHECKING:
     from worker.broker.letters import Letter
     from worker.cli.letter_choice import Choice
-    from worker.registry import Registry
     from worker.settings import Settings
 
 
@@ -37,8 +36,9 @@ async def redrive(
                     told["body"] = body.decode("utf-8", "replace")
                 if not dry:
                     await anext(steps)
-                    headers = {REDRIVE_HEADER: True}
-                    await letters.sender.send(letter.revived(letters.topology, body, headers))
+                    key = editor.key_of(body, letter.properties.message_type)
+                    command = letter.revived(letters.topology, body, key, {REDRIVE_HEADER: True})
+                    await letters.sender.send(command)
                     # Only now: what is cut off here is there twice, and carried out once.
                     await letters.settle(letter)
                 count += 1
@@ -59,11 +59,11 @@ class Editor:
             split(change)
         self._changes = changes
         self._body = None if edit is None else _read(edit)
-        self._registry: Registry | None = None
-        if changes:
-            from worker.registry import load_registry
+        from worker.codec import Codec
+        from worker.registry import load_registry
 
-            self._registry = load_registry(settings.entities)
+        self._registry = load_registry(settings.entities)
+        self.key_of = Codec(self._registry).key_of
 
     def edited(self, letter: Letter) -> bytes:
         """The body to send; raises `Misused` where the changes cannot be made in it."""
@@ -100,7 +100,7 @@ class Editor:
         )
 
     def _model(self, member: str, type_: str | None) -> Any:
-        found = self._registry.find(type_ or "") if self._registry is not None else None
+        found = self._registry.find(type_ or "")
         if found is None:
             return None
         entity, verb = found

@@ -33,7 +33,7 @@ async def republish(
     from worker.broker.sender import open_sender
     from worker.broker.topology import Topology
 
-    topology = Topology(settings.namespace, settings.broker)
+    topology = Topology.of(settings)
     count, steps, report = 0, paced(rate), Report()
     try:
         async with (

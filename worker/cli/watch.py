@@ -91,7 +91,7 @@ async def _watch(
     from worker.broker.topology import Topology
     from worker.cli.events import print_event
 
-    topology = Topology(settings.namespace, settings.broker)
+    topology = Topology.of(settings)
     stream = EventStream(settings.broker, topology, start, say)
     shown = 0
     async with aclosing(stream.events()) as events:

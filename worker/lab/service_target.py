@@ -104,6 +104,7 @@ def settings_of(order: Order) -> Settings:
         "health": {"port": 0},
         "namespace": order.namespace,
         "lanes": scenario.worker_lanes,
+        "partitions": 1,
         "group_size": scenario.work.group_size,
         "shutdown_seconds": 2,
     }

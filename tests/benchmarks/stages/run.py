@@ -24,8 +24,8 @@ from tests.benchmarks.arena import Arena
 from tests.benchmarks.commands import Workload
 from worker.answers import Answers
 from worker.backoff import Backoff
-from worker.broker.consumer import read_delivery
 from worker.broker.frames import frames
+from worker.broker.subscription import read_delivery
 from worker.broker.topology import Topology
 from worker.broker.window import Window
 from worker.broker.wire import Intake

@@ -1,0 +1,203 @@
+"""G4 across workers: partitions are shared, move when a worker dies, and keep the order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractIncomingMessage
+
+from tests.chaos.processes import WorkerProcess
+from tests.chaos.test_kill import check_events, check_rows, mixed_commands
+from tests.conftest import make_settings
+from tests.harness import Harness, eventually
+from tests.servers.rabbitmq import PrivateRabbitMQ
+from worker.broker.topology import PLUGIN_OF
+from worker.errors import Misconfigured
+from worker.service import Service
+
+PARTITIONS = 8
+COMMANDS = 2_000
+RESUME_SECONDS = 10
+
+
+@pytest.fixture
+async def partitioned(own_broker: PrivateRabbitMQ, database: str) -> AsyncIterator[Harness]:
+    """A harness on a broker that has the plug-in, for workers with eight partitions."""
+    await asyncio.to_thread(own_broker.start)
+    settings = make_settings(own_broker.url, database).model_copy(update={"partitions": PARTITIONS})
+    async with Harness(settings) as harness:
+        yield harness
+
+
+def active(worker: Service) -> set[str]:
+    return set(worker._consumer._partitions.active)
+
+
+async def publish(harness: Harness, commands: list[dict[str, Any]]) -> None:
+    """In order, the ordering key as the routing key; each confirmed."""
+    for start in range(0, len(commands), 100):
+        some = commands[start : start + 100]
+        await asyncio.gather(*(harness.publish(it, routing_key=it["key"]) for it in some))
+
+
+async def all_answered(harness: Harness, commands: list[dict[str, Any]], *, within: float) -> None:
+    ids = {command["id"] for command in commands}
+    await eventually(lambda: ids == {e.command_id for e in harness.events}, within=within)
+    for queue in ("commands", *harness.partitions):
+        assert await harness.waiting(queue) == 0
+
+
+async def test_each_of_two_workers_has_half_of_the_partitions_and_a_stop_moves_them(
+    partitioned: Harness,
+) -> None:
+    commands = mixed_commands(seed=1)[:COMMANDS]
+    async with partitioned.worker() as first:
+        async with partitioned.worker() as second:
+            publishing = asyncio.create_task(publish(partitioned, commands))
+            half = PARTITIONS // 2
+            await eventually(lambda: (len(active(first)), len(active(second))) == (half, half))
+            assert not active(first) & active(second)
+        await eventually(lambda: len(active(first)) == PARTITIONS)
+        await publishing
+        await all_answered(partitioned, commands, within=30)
+    await check_events(partitioned, commands)
+    await check_rows(partitioned, commands)
+
+
+async def test_order_is_kept_while_partitions_move_all_the_time(partitioned: Harness) -> None:
+    commands = mixed_commands(seed=2)[:COMMANDS]
+    chosen = random.Random(2)
+    moves = 0
+    async with partitioned.worker() as first, partitioned.worker() as second:
+        publishing = asyncio.create_task(publish(partitioned, commands))
+        while not publishing.done():
+            for worker in (first, second):
+                for partition in worker._consumer._partitions._partitions:
+                    if partition.active and chosen.random() < 0.05:
+                        partition.release()
+                        moves += 1
+            await asyncio.sleep(0.05)
+        await all_answered(partitioned, commands, within=30)
+    assert moves > 10
+    await check_events(partitioned, commands)
+    await check_rows(partitioned, commands)
+
+
+async def test_a_killed_worker_s_partitions_go_to_the_other_in_order(
+    partitioned: Harness, environment: dict[str, str], tmp_path: Path
+) -> None:
+    commands = mixed_commands(seed=3)[:COMMANDS]
+    settings = partitioned.settings
+    workers = [
+        WorkerProcess(
+            environment
+            | {
+                "WORKER_BROKER__URL": settings.broker.url.get_secret_value(),
+                "WORKER_DATABASE__URL": settings.database.url.get_secret_value(),
+                "WORKER_NAMESPACE": settings.namespace,
+                "WORKER_PARTITIONS": str(PARTITIONS),
+            },
+            tmp_path / f"worker-{number}.log",
+        )
+        for number in (1, 2)
+    ]
+    try:
+        for worker in workers:
+            await worker.start()
+        await partitioned.subscribe()
+        publishing = asyncio.create_task(publish(partitioned, commands))
+        await eventually(lambda: "letting go" in workers[0].log())
+        await eventually(lambda: len(partitioned.events) > COMMANDS // 3, within=60)
+        await workers[0].kill()
+        await publishing
+        await all_answered(partitioned, commands, within=RESUME_SECONDS + 20)
+        assert await workers[1].stop() == 0
+    finally:
+        for worker in workers:
+            await worker.end()
+    await check_events(partitioned, commands)
+    await check_rows(partitioned, commands)
+
+
+async def test_commands_of_one_key_go_to_one_partition(partitioned: Harness) -> None:
+    async with partitioned.worker():
+        pass
+    for number in range(200):
+        key = f"key-{number % 50}"
+        await partitioned.publish({"key": key}, routing_key=key)
+    seen: dict[str, set[str]] = defaultdict(set)
+    for name in partitioned.partitions:
+        for key in await taken_from(partitioned, name):
+            seen[key].add(name)
+
+    assert len(seen) == 50
+    assert {len(queues) for queues in seen.values()} == {1}
+    assert len(set.union(*seen.values())) == PARTITIONS
+
+
+async def taken_from(harness: Harness, name: str) -> list[str]:
+    """The keys of everything in a queue, which is empty then."""
+    queue = await harness.channel.get_queue(f"{harness.settings.namespace}.{name}")
+    keys: list[str] = []
+
+    async def note(message: AbstractIncomingMessage) -> None:
+        keys.append(json.loads(message.body)["key"])
+
+    tag = await queue.consume(note, no_ack=True)
+    await eventually(lambda: len(keys) >= (queue.declaration_result.message_count or 0))
+    await queue.cancel(tag)
+    return keys
+
+
+async def test_the_plain_queue_is_served_too(partitioned: Harness) -> None:
+    """What is published straight to it, or was left in it by one partition, is not abandoned."""
+    async with partitioned.worker():
+        body = {"id": "direct", "type": "user.create", "data": {"username": "a", "email": "a@b.de"}}
+        await partitioned.channel.default_exchange.publish(
+            aio_pika.Message(json.dumps(body).encode()),
+            f"{partitioned.settings.namespace}.commands",
+        )
+        assert (await partitioned.event("direct")).routing_key == "user.created"
+
+
+async def test_a_broker_without_the_plug_in_is_told_what_to_enable(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PLUGIN_OF, "x-unheard-of", "rabbitmq_unheard_of")
+    broker = harness.settings.broker.model_copy(update={"partition_exchange": "x-unheard-of"})
+    settings = harness.settings.model_copy(update={"partitions": 2, "broker": broker})
+    with pytest.raises(Misconfigured, match="rabbitmq-plugins enable rabbitmq_unheard_of"):
+        await asyncio.wait_for(Service(settings).run(), 30)
+
+
+@pytest.mark.parametrize("fewer", [1, PARTITIONS - 1])
+async def test_partitions_that_nobody_would_serve_are_told(
+    partitioned: Harness, fewer: int
+) -> None:
+    async with partitioned.worker():
+        pass
+    settings = partitioned.settings.model_copy(update={"partitions": fewer})
+    with pytest.raises(Misconfigured, match=rf"commands\.{fewer + (fewer > 1)}'.*partitions apply"):
+        await asyncio.wait_for(Service(settings).run(), 30)
+
+
+async def test_one_partition_becomes_several_and_nothing_is_left_behind(
+    partitioned: Harness,
+) -> None:
+    namespace = partitioned.settings.namespace
+    async with partitioned.worker(partitions=1):
+        pass
+    await partitioned.send("user.create", id="old", data={"username": "a", "email": "a@b.de"})
+    async with partitioned.worker():
+        assert (await partitioned.event("old")).routing_key == "user.created"
+        await partitioned.send("user.create", id="new", data={"username": "b", "email": "b@b.de"})
+        assert (await partitioned.event("new")).routing_key == "user.created"
+    assert [e.command_id for e in partitioned.events] == ["old", "new"], namespace

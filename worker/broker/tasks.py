@@ -1,0 +1,39 @@
+"""Tasks that belong together: the first of them, all of them, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+CANCEL_AGAIN_SECONDS = 1
+"""Longer than a channel takes to close, unless the broker is frozen."""
+
+
+async def first_of(*waits: Awaitable[Any]) -> asyncio.Future[Any]:
+    """Wait until one of these is done, end the others, and return the one."""
+    futures = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop()
+    finally:
+        await _end(futures)
+
+
+async def together(*works: Awaitable[None]) -> None:
+    """Do all of these; what one raises ends the others, and is raised."""
+    futures = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*futures)
+    finally:
+        await _end(futures)
+
+
+async def _end(futures: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancel them until they have ended; aiormq swallows what comes as it closes a channel."""
+    pending = {future for future in futures if not future.done()}
+    while pending:
+        for future in pending:
+            future.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
+    await asyncio.gather(*futures, return_exceptions=True)
