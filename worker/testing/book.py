@@ -25,6 +25,7 @@ class Attempt:
     at: float
     key: str | None = None
     """Commands with the same key are to take effect in the order sent; none if nothing was said."""
+    publisher: str = "publisher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,13 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Seed(Row):
+    """A row was in its table before the first command."""
+
+    kind: ClassVar[str] = "seed"
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """A row was in the ledger at the end."""
 
@@ -127,10 +135,10 @@ class Stock:
     at: float
 
 
-Entry = Attempt | Confirm | Event | Letter | Waiting | Row | Ledger | Fault | Stock
+Entry = Attempt | Confirm | Event | Letter | Waiting | Row | Seed | Ledger | Fault | Stock
 _KINDS: dict[str, type[Entry]] = {
     each.kind: each
-    for each in (Attempt, Confirm, Event, Letter, Waiting, Row, Ledger, Fault, Stock)
+    for each in (Attempt, Confirm, Event, Letter, Waiting, Row, Seed, Ledger, Fault, Stock)
 }
 
 
@@ -172,6 +180,7 @@ class Book:
     events: tuple[Event, ...] = ()
     letters: tuple[Letter, ...] = ()
     waiting: tuple[Waiting, ...] = ()
+    seeds: tuple[Seed, ...] = ()
     rows: tuple[Row, ...] = ()
     ledger: tuple[Ledger, ...] = ()
     faults: tuple[Fault, ...] = ()
@@ -189,6 +198,7 @@ class Book:
             events=tuple(by_kind[Event]),
             letters=tuple(by_kind[Letter]),
             waiting=tuple(by_kind[Waiting]),
+            seeds=tuple(by_kind[Seed]),
             rows=tuple(by_kind[Row]),
             ledger=tuple(by_kind[Ledger]),
             faults=tuple(by_kind[Fault]),

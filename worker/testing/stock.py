@@ -1,0 +1,106 @@
+"""Takes stock at the end: the rows, the ledger, and what lies in the queues, into the book."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pika
+
+from worker.testing.book import Entry, Ledger, Letter, Pen, Row, Seed, Stock, Waiting
+
+LEDGER = """
+SELECT command_id, outcome, event_id::text, event_type,
+       encode(sha256(convert_to(event_body, 'UTF8')), 'hex') AS digest
+FROM command_ledger
+"""
+
+
+def take_stock(
+    book: Path, *, broker_url: str, database_url: str, namespace: str, tables: Mapping[str, str]
+) -> None:
+    """Write down how things stand; in place of an earlier stock, if there was one.
+
+    `tables` names the table of each entity to look at, such as `{"user": "users"}`. Nothing is
+    taken from the queues, though the broker counts one more delivery of what lies in them. Let
+    workers stop before: what one has in hand is seen by nobody.
+    """
+    entries: list[Entry] = [
+        *_letters(broker_url, f"{namespace}.dead-letters"),
+        *_waiting(broker_url, f"{namespace}.commands"),
+        *asyncio.run(_tables(database_url, tables)),
+        Stock(list(tables), time.monotonic()),
+    ]
+    (book / "stock.ndjson").unlink(missing_ok=True)
+    with Pen(book, "stock") as pen:
+        pen.write(*entries)
+
+
+def note_seeds(book: Path, *, database_url: str, tables: Mapping[str, str]) -> None:
+    """Write down the rows that are there before the first command; not needed if there are none."""
+    entries = asyncio.run(_tables(database_url, tables))
+    with Pen(book, "seeds") as pen:
+        pen.write(
+            *(
+                Seed(each.subject, each.version, each.values)
+                for each in entries
+                if type(each) is Row
+            )
+        )
+
+
+def _letters(broker_url: str, queue: str) -> Iterator[Letter]:
+    for properties, _ in _browse(broker_url, queue):
+        headers = properties.headers or {}
+        # The broker's own dead-lettering adds no headers of ours.
+        id_ = headers.get("x-command-id", properties.message_id)
+        yield Letter(id_, headers.get("x-event-id"), headers.get("x-code"), time.monotonic())
+
+
+def _waiting(broker_url: str, queue: str) -> Iterator[Waiting]:
+    for properties, body in _browse(broker_url, queue):
+        try:
+            id_ = json.loads(body)["id"]
+        except (ValueError, KeyError, TypeError):
+            id_ = properties.message_id
+        yield Waiting(id_)
+
+
+def _browse(broker_url: str, queue: str) -> list[tuple[Any, bytes]]:
+    """Look at every message; with the end of the connection all return to the queue."""
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    try:
+        channel = connection.channel()
+        found: list[tuple[Any, bytes]] = []
+        while True:
+            method, properties, body = channel.basic_get(queue)
+            if method is None:
+                return found
+            found.append((properties, body or b""))
+    finally:
+        connection.close()
+
+
+async def _tables(database_url: str, tables: Mapping[str, str]) -> list[Entry]:
+    # asyncpg knows no `postgresql+asyncpg`.
+    dsn = urlsplit(database_url)._replace(scheme="postgresql").geturl()
+    connection = await asyncpg.connect(dsn, server_settings={"timezone": "UTC"})
+    try:
+        # One snapshot of all, lest a worker that still runs makes them contradict each other.
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            entries: list[Entry] = [Ledger(**record) for record in await connection.fetch(LEDGER)]
+            for entity, table in tables.items():
+                query = f'SELECT id, version, to_jsonb(t)::text AS values FROM "{table}" t'  # noqa: S608
+                entries += [
+                    Row(f"{entity}/{record['id']}", record["version"], record["values"])
+                    for record in await connection.fetch(query)
+                ]
+    finally:
+        await connection.close()
+    return entries
