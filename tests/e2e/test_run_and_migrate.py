@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
+from pathlib import Path
 
 from tests.e2e.commandline import CommandLine
 from tests.harness import Harness
 
+MIGRATIONS = Path(__file__).parents[2] / "alembic"
 READY = '"part": "commands", "event": "ready"'
 
 
@@ -67,3 +70,20 @@ async def test_a_schema_that_is_ahead_is_told(cli: CommandLine, harness: Harness
     result = await cli("migrate", code=2)
     assert "from-the-future" in result.err
     assert "newer worker" in result.err
+
+
+async def test_migrations_of_ones_own_are_those_that_are_applied(
+    cli: CommandLine, harness: Harness, tmp_path: Path
+) -> None:
+    folder = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, folder)
+    (folder / "versions" / "own.py").write_text(
+        'revision, down_revision = "own", "0001"\n\ndef upgrade():\n    pass\n'
+    )
+    cli.environment["WORKER_MIGRATIONS"] = str(folder)
+    behind = await cli("run", code=2)
+    assert "worker migrate" in behind.err
+    result = await cli("migrate")
+    assert "to own" in result.err
+    async with cli.running("run") as worker:
+        await worker.said(READY)

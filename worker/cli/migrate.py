@@ -41,7 +41,7 @@ def migrate(
     from worker.errors import Misconfigured
 
     settings = read_settings()
-    config = alembic_config()
+    config = alembic_config(settings.migrations)
     if sql:
         try:
             command.upgrade(config, "head", sql=True)
