@@ -48,7 +48,7 @@ class LoneCreate:
         except Refusal as refusal:
             outcome = self._outcomes.refused(command, refusal)
             entry = entry_for(job, outcome)
-            await ledger.record(self._connection, [entry] if entry else [], unseen=True)
+            await ledger.record(self._connection, [entry] if entry else [])
             return outcome
         if not isinstance(event.row, Record):
             raise NeedsTransaction

@@ -34,7 +34,7 @@ from worker.outcomes import Outcomes, entry_for
 from worker.registry import Registry, Verb
 from worker.retry import Kind, classify, is_doubtful
 from worker.rows import NeedsTransaction
-from worker.transaction import Transaction
+from worker.transaction import Transaction, is_new_try
 
 log = structlog.get_logger(__name__)
 
@@ -218,7 +218,9 @@ class Processor:
             return outcome
         try:
             async with self._sessions.begin() as session:
-                await ledger.record(session, [entry])
+                known = (await ledger.lookup(session, [entry.command_id])).get(entry.command_id)
+                again = known is not None and is_new_try(job, known)
+                await ledger.record(session, [entry], again=[entry.command_id] if again else ())
         except ledger.LedgerRace:
             return Retry("the same command was just done elsewhere", 0)
         except Exception as fault:

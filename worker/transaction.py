@@ -47,6 +47,7 @@ class Transaction:
         self._work = Work(session, registry, trust=trust)
         self._until = monotonic() + budget_seconds
         self._outcomes: list[Settled | None] = []
+        self._again: set[str] = set()
 
     async def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Outcomes for the jobs that fit into the time budget: the first, and those after it."""
@@ -71,12 +72,12 @@ class Transaction:
     async def _look_up(self, jobs: Sequence[Job]) -> dict[str, Entry]:
         ids = [job.envelope.id for job in jobs if job.envelope.id is not None]
         entries = await ledger.lookup(self._session, ids)
-        again = {
-            job.envelope.id
+        self._again = {
+            id_
             for job in jobs
-            if job.envelope.id in entries and _is_new_try(job, entries[job.envelope.id])
+            if (id_ := job.envelope.id) in entries and is_new_try(job, entries[id_])
         }
-        return {id_: entry for id_, entry in entries.items() if id_ not in again}
+        return {id_: entry for id_, entry in entries.items() if id_ not in self._again}
 
     async def _prepare(self, jobs: Sequence[Job]) -> None:
         by_entity: dict[str, list[Command]] = defaultdict(list)
@@ -131,10 +132,10 @@ class Transaction:
             if job.envelope.id not in seen
         ]
         entries = [entry for entry in new if entry is not None]
-        await ledger.record(self._session, entries, unseen=self._trust)
+        await ledger.record(self._session, entries, again=self._again)
 
 
-def _is_new_try(job: Job, entry: Entry) -> bool:
+def is_new_try(job: Job, entry: Entry) -> bool:
     """A dead-lettered command had no effect: mended, or sent back on purpose, it is tried again."""
     if entry.outcome != DEAD_LETTERED:
         return False

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.harness import Harness
+from tests.harness import Harness, eventually
 
 
 @pytest.fixture(params=[64, 1], ids=["grouped", "one-by-one"])
@@ -383,6 +383,29 @@ async def test_a_dead_lettered_id_can_be_used_once_the_command_is_mended(worker:
     assert event.routing_key == "user.created"
     (entry,) = await worker.rows("SELECT outcome FROM command_ledger")
     assert entry["outcome"] == "done"
+
+
+async def test_an_invalid_command_that_two_workers_have_at_once_has_one_answer(
+    worker: Harness,
+) -> None:
+    """The other worker is a transaction of ours, which commits while this one waits for it."""
+    first = await worker.ask("user.create", id="twice", data={"username": "ann"})
+    async with worker.pool.acquire() as other, other.transaction():
+        row = await other.fetchrow("DELETE FROM command_ledger RETURNING *")
+    async with worker.pool.acquire() as other, other.transaction():
+        places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
+        await other.execute(f"INSERT INTO command_ledger VALUES ({places})", *row.values())
+        await worker.send("user.create", id="twice", data={"username": "ann"})
+        await eventually(lambda: _somebody_waits(worker))
+    again = await worker.event("twice", number=2)
+    assert again.body == first.body
+    assert again.headers["x-replayed"] is True
+
+
+async def _somebody_waits(harness: Harness) -> bool:
+    query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = $1"
+    (database,) = await harness.rows("SELECT current_database() AS name")
+    return bool(await harness.rows(query, database["name"]))
 
 
 async def test_the_ledger_keeps_what_was_published(worker: Harness) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -18,8 +19,9 @@ from worker.backoff import Backoff
 from worker.database import ledger
 from worker.database.engine import Sessions
 from worker.database.ledger import Entry, LedgerRace
-from worker.messages import Command, DeadLetter, Done, Held, Job, Outcome, Refused, Retry
+from worker.messages import Answer, Command, DeadLetter, Done, Held, Job, Outcome, Refused, Retry
 from worker.processor import MAX_LOSSES, SUSPECT_LOSSES, Processor, _distinct
+from worker.transaction import REDRIVE_HEADER
 
 CODEC = make_codec()
 
@@ -73,6 +75,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.known: dict[str, Entry] = {}
         self.fault: Exception | None = None
 
     @asynccontextmanager
@@ -116,10 +119,16 @@ class Rig(Processor):
 
 @pytest.fixture(autouse=True)
 def fake_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def record(session: Any, entries: Sequence[Entry]) -> None:
+    async def record(session: Any, entries: Sequence[Entry], *, again: Sequence[str]) -> None:
+        if any(entry.command_id in session.known for entry in entries) and not again:
+            raise LedgerRace
         session.entries += entries
 
+    async def lookup(session: Any, command_ids: Sequence[str]) -> dict[str, Entry]:
+        return {id_: session.known[id_] for id_ in command_ids if id_ in session.known}
+
     monkeypatch.setattr(ledger, "record", record)
+    monkeypatch.setattr(ledger, "lookup", lookup)
 
 
 def kinds(outcomes: Sequence[Outcome]) -> str:
@@ -291,6 +300,25 @@ async def test_a_command_that_was_done_before_its_process_ended_still_gets_its_e
     outcomes = "".join([kinds(await rig.process([job])) for _ in range(5)])
 
     assert "D" in outcomes
+
+
+@pytest.mark.parametrize("redriven", [False, True])
+async def test_a_dead_letter_keeps_its_answer_unless_it_was_sent_back_on_purpose(
+    redriven: bool,
+) -> None:
+    job = make_job("a", id_="x", delivery_count=10)
+    if redriven:
+        headers = {REDRIVE_HEADER: True}
+        came = replace(job.envelope.delivery, headers=headers)
+        envelope = replace(job.envelope, delivery=came)
+        assert isinstance(job.item, Command)
+        job = Job(replace(job.item, envelope=envelope))
+    rig = Rig()
+    rig.ledger.known["x"] = Entry("x", b"", "dead_lettered", Answer("e", "t", b"{}"))
+    outcomes = kinds(await rig.process([job]))
+
+    # Given up anew, or run, which finds its answer.
+    assert (outcomes, len(rig.transactions)) == (("L", 0) if redriven else ("D", 1))
 
 
 async def test_a_race_for_the_ledger_is_no_attempt_and_is_tried_again_at_once() -> None:

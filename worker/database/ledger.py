@@ -9,7 +9,7 @@ unacknowledged command is the outbox, and the ledger holds the event that it sti
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -102,11 +102,12 @@ _INSERT = pg_insert(_table).from_select(_STORED, select(*_VALUES.c))
 _RECORD_NEW = _INSERT.on_conflict_do_nothing(index_elements=[_ledger.command_id]).returning(
     _ledger.command_id
 )
-# A dead-lettered command had no effect, so it may be tried again, by a redrive; all else is final.
+# A dead-lettered command had no effect, so it may be tried again, on purpose; all else is final.
 _RECORD = _INSERT.on_conflict_do_update(
     index_elements=[_ledger.command_id],
     set_={name: _INSERT.excluded[name] for name in _STORED[1:]} | {"recorded_on": func.now()},
-    where=_ledger.outcome == DEAD_LETTERED,
+    where=(_ledger.outcome == DEAD_LETTERED)
+    & (_ledger.command_id == any_(bindparam("again", type_=ARRAY(Text)))),
 ).returning(_ledger.command_id)
 
 
@@ -128,12 +129,15 @@ async def lookup(session: AsyncSession, command_ids: Sequence[str]) -> dict[str,
 
 
 async def record(
-    session: AsyncSession | AsyncConnection, entries: Sequence[Entry], *, unseen: bool = False
+    session: AsyncSession | AsyncConnection,
+    entries: Sequence[Entry],
+    *,
+    again: Collection[str] = (),
 ) -> None:
     """Write the entries, in one statement; raise `LedgerRace` when one is there already.
 
-    Entries of dead-lettered commands are replaced, unless they are `unseen`: nobody looked whether
-    they may be.
+    Entries of dead-lettered commands are replaced where these are tried `again`. Any other that is
+    there was written by somebody who had the same command at the same time, and is its one answer.
     """
     if not entries:
         return
@@ -145,7 +149,11 @@ async def record(
         "event_type": [entry.answer.type for entry in entries],
         "event_body": [entry.answer.body.decode() for entry in entries],
     }
-    written = (await session.execute(_RECORD_NEW if unseen else _RECORD, values)).all()
+    if again:
+        statement, values["again"] = _RECORD, list(again)
+    else:
+        statement = _RECORD_NEW
+    written = (await session.execute(statement, values)).all()
     if len(written) != len(entries):
         raise LedgerRace
 
