@@ -31,6 +31,7 @@ from worker.messages import Delivery, Job, Settled
 from worker.processor import Processor
 from worker.registry import Registry, load_registry
 from worker.settings import Settings
+from worker.telemetry import runtime
 from worker.telemetry.health import Health
 
 log = structlog.get_logger(__name__)
@@ -67,6 +68,7 @@ class Service:
         self._topology = Topology.of(settings)
         self._engine = engine or make_engine(settings.database, name=f"{settings.namespace} worker")
         self.health.metrics.add(reader_of(lambda: pool_of(self._engine)))
+        self.health.metrics.add(runtime.read)
         self._sessions = make_sessions(self._engine)
         self._watch = DatabaseWatch(
             self._engine, self.health.part("database"), migrations=settings.migrations

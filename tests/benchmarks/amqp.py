@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -19,7 +19,6 @@ from urllib.parse import unquote, urlsplit
 import pamqp.frame
 from pamqp import commands
 from pamqp.base import Frame
-from pamqp.body import ContentBody
 from pamqp.header import ContentHeader, ProtocolHeader
 
 Receive = Callable[[float, bytes], None]
@@ -32,6 +31,8 @@ BURST = 500
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _FRAME_START = struct.Struct(">BHI")
 _FRAME_EXTRA = _FRAME_START.size + 1
+_MOST_PAYLOAD = 131_072 - _FRAME_EXTRA
+"""Of a frame, unless RabbitMQ is set otherwise."""
 _DELIVER, _ACK = bytes((0, 60, 0, 60)), bytes((0, 60, 0, 80))
 _TAG_AND_FLAG = struct.Struct(">QB")
 _BODY_SIZE = struct.Struct(">Q")
@@ -81,23 +82,30 @@ class Link(asyncio.Protocol):
         self, exchange: str, routing_key: str, bodies: Sequence[bytes], **properties: Any
     ) -> None:
         """Publish persistent, mandatory messages as one piece, without waiting."""
+        basic = commands.Basic.Properties(
+            delivery_mode=2, content_type="application/json", **properties
+        )
+        contents = (
+            (ContentHeader(body_size=len(body), properties=basic).marshal(), body)
+            for body in bodies
+        )
+        self.send_raw(exchange, routing_key, contents)
+
+    def send_raw(
+        self, exchange: str, routing_key: str, contents: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        """Publish messages whose content headers (their payloads) are given as bytes."""
         if self._broken is not None:
             raise self._broken
         method = commands.Basic.Publish(0, exchange, routing_key, mandatory=True)
         start = pamqp.frame.marshal(method, CHANNEL)
-        basic = commands.Basic.Properties(
-            delivery_mode=2, content_type="application/json", **properties
-        )
         parts = []
-        for body in bodies:
-            header = ContentHeader(body_size=len(body), properties=basic)
-            parts += [
-                start,
-                pamqp.frame.marshal(header, CHANNEL),
-                pamqp.frame.marshal(ContentBody(body), CHANNEL),
-            ]
+        for header, body in contents:
+            parts += [start, _framed(_HEADER, header)]
+            for first in range(0, len(body), _MOST_PAYLOAD):
+                parts.append(_framed(_BODY, body[first : first + _MOST_PAYLOAD]))
+            self.published += 1
         self._transport.write(b"".join(parts))
-        self.published += len(bodies)
 
     async def confirmed(self) -> None:
         """Wait until the broker has confirmed everything that was sent."""
@@ -208,6 +216,10 @@ class Link(asyncio.Protocol):
         self._replies.put_nowait(commands.Connection.Close())  # wakes a caller
         if self._waiting is not None and not self._waiting[1].done():
             self._waiting[1].set_exception(self._broken)
+
+
+def _framed(kind: int, payload: bytes) -> bytes:
+    return _FRAME_START.pack(kind, CHANNEL, len(payload)) + payload + b"\xce"
 
 
 @asynccontextmanager

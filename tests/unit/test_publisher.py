@@ -399,6 +399,16 @@ async def test_properties_that_cannot_be_written_again_are_dropped(headers: Any)
     assert bench.sent[0].properties.headers == {"x-code": "invalid"}
 
 
+async def test_headers_that_leave_no_room_take_no_other_property_along() -> None:
+    bench = make_bench()
+    original = Basic.Properties(headers={"long": "x" * 100_000}, correlation_id="c", message_id="m")
+    await bench.publish(letter("a", original, **{"x-code": "invalid"}))
+    (sent,) = bench.sent
+
+    assert (sent.properties.correlation_id, sent.properties.message_id) == ("c", "m")
+    assert sent.properties.headers == {"x-code": "invalid"}
+
+
 @pytest.mark.parametrize("size", [1_000, 100_000, 129_000, 130_000, 130_500, 131_000])
 async def test_a_dead_letters_properties_fit_into_one_frame(size: int) -> None:
     bench = make_bench()

@@ -134,12 +134,18 @@ def copy_of(source: Basic.Properties | bytes, headers: Mapping[str, Any]) -> Bas
     }
     if str(kept["reply_to"] or "").startswith(DIRECT_REPLY):
         kept["reply_to"] = None  # only its own asker may publish with it
-    copied = Basic.Properties(delivery_mode=PERSISTENT, headers={**theirs, **headers}, **kept)
+    # What could be decoded may still not be written again; the body is what matters.
+    for their_headers in (theirs, {}):
+        copied = Basic.Properties(
+            delivery_mode=PERSISTENT, headers={**their_headers, **headers}, **kept
+        )
+        if _can_be_written(copied):
+            return copied
+    return Basic.Properties(delivery_mode=PERSISTENT, headers=dict(headers))
+
+
+def _can_be_written(properties: Basic.Properties) -> bool:
     try:
-        fits = len(copied.marshal()) < MAX_PROPERTIES_BYTES
+        return len(properties.marshal()) < MAX_PROPERTIES_BYTES
     except (ValueError, TypeError, struct.error, OverflowError, RecursionError):
-        fits = False
-    if not fits:
-        # What could be decoded may still not be written again; the body is what matters.
-        return Basic.Properties(delivery_mode=PERSISTENT, headers=dict(headers))
-    return copied
+        return False

@@ -1,0 +1,39 @@
+"""What the collection says of each text is what the codec says of it, and what `json` says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.fuzz.documents import READ, REFUSED, within
+from tests.unit.fakes import delivery, make_codec
+from worker.messages import Command, Unusable
+
+CODEC = make_codec()
+
+
+def shown(document: bytes) -> str:
+    return f"{len(document)}-{ascii(document[:24])[2:-1]}"
+
+
+def test_the_collection_holds_nothing_twice() -> None:
+    assert len({*READ, *REFUSED}) == len(READ) + len(REFUSED)
+
+
+@pytest.mark.parametrize("document", READ, ids=shown)
+def test_what_can_be_read_in_one_way_is_read(document: bytes) -> None:
+    json.loads(document.decode())
+    assert isinstance(CODEC.decode(delivery(within(document))), Command)
+    alone = CODEC.decode(delivery(document))
+    assert isinstance(alone, Unusable)
+    is_object = isinstance(json.loads(document.decode()), dict)
+    assert (alone.problem.code == "malformed") is not is_object
+
+
+@pytest.mark.parametrize("document", REFUSED, ids=shown)
+def test_what_cannot_is_malformed(document: bytes) -> None:
+    for body in (document, within(document)):
+        item = CODEC.decode(delivery(body))
+        assert isinstance(item, Unusable)
+        assert item.problem.code == "malformed"
