@@ -49,13 +49,16 @@ def settle(
     twice: list[str] = []
     codes: Counter[str] = Counter()
     set_aside: dict[str, Hostile] = {}
+    names: set[str] = set()
     for letter in letters:
         message = by_mark.get(letter.properties.correlation_id or "") or by_body.get(letter.body)
         if message is None or letter.body != message.body:
             strange.append(f"dead letter {letter.body[:60]!r}")
-        elif letter.headers["x-event-id"] in set_aside:
+        elif message.name in names:
             twice.append(f"{message.name}: another dead letter")
         else:
+            # Duplicates share an event; then their marks tell them apart.
+            names.add(message.name)
             set_aside[str(letter.headers["x-event-id"])] = message
     letters_owed = set(set_aside)
     for event in events:
@@ -78,7 +81,7 @@ def settle(
     return Verdict(
         done=codes["done"],
         refused=refused,
-        dead_lettered=len(set_aside),
+        dead_lettered=len(names),
         lost=[f"{message.name}: no answer" for message in sent if not answers[message.name]],
         twice=twice + [f"{name}: {count} answers" for name, count in answers.items() if count > 1],
         strange=strange,
