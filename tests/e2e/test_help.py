@@ -22,6 +22,8 @@ COMMANDS = [
     "ledger show",
     "ledger republish",
     "ledger prune",
+    "partitions show",
+    "partitions apply",
     "schema",
     "demo",
     "lab run",

@@ -20,6 +20,7 @@ from worker.cli import (
     lab,
     ledger,
     migrate,
+    partitions,
     publish,
     run,
     schema,
@@ -44,6 +45,7 @@ app.command("publish")(publish.publish)
 app.command("watch")(watch.watch)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(partitions.app, name="partitions")
 app.add_typer(lab.app, name="lab")
 app.command("schema")(schema.schema)
 app.command("demo")(demo.demo)
