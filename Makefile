@@ -10,7 +10,7 @@ SERVERS := $(BIN)/python -m tests.servers
 PEERS := .venv-bench
 PEERS_READY := $(PEERS)/.ready
 
-.PHONY: help setup demo run test mutations bench bench-latency bench-growth bench-stages check format docs migration lock down clean
+.PHONY: help setup demo run test mutations fuzz soak bench bench-latency bench-growth bench-stages check format docs migration lock down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: $(READY) ## The whole test suite, against real servers that it starts itse
 
 mutations: $(READY) ## Break the code in known ways: the tests must notice each; about 2 minutes
 	@$(SERVERS) run -- $(BIN)/python -m tests.chaos.mutations $(args)
+
+fuzz: $(READY) ## Search for a message that the codec gets wrong: make fuzz minutes=30
+	@$(BIN)/python -m tests.fuzz --minutes $(or $(minutes),10) $(args)
 
 bench: $(READY) $(PEERS_READY) ## The worker beside its peers, about 5 minutes: make bench args="--rounds 9"
 	@$(SERVERS) run -- $(BIN)/python -m tests.benchmarks $(args)
