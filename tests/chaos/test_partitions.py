@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from tests.chaos.processes import WorkerProcess
 from tests.chaos.test_kill import check_events, check_rows, mixed_commands
+from tests.chaos.test_poison import survive_a_poison
 from tests.conftest import make_settings
 from tests.harness import Harness, eventually
 from tests.servers.rabbitmq import PrivateRabbitMQ
@@ -24,8 +25,19 @@ from worker.errors import Misconfigured
 from worker.service import Service
 
 PARTITIONS = 8
-COMMANDS = 2_000
+COMMANDS = 1_200
 RESUME_SECONDS = 10
+
+
+class KeyedHarness(Harness):
+    """Gives the ordering key as the routing key, and one of its own to a command without."""
+
+    async def publish(
+        self, body: bytes | str | Mapping[str, Any], *, routing_key: str = "", **properties: Any
+    ) -> None:
+        if isinstance(body, Mapping):
+            routing_key = body.get("key") or body["id"]
+        await super().publish(body, routing_key=routing_key, **properties)
 
 
 @pytest.fixture
@@ -33,8 +45,20 @@ async def partitioned(own_broker: PrivateRabbitMQ, database: str) -> AsyncIterat
     """A harness on a broker that has the plug-in, for workers with eight partitions."""
     await asyncio.to_thread(own_broker.start)
     settings = make_settings(own_broker.url, database).model_copy(update={"partitions": PARTITIONS})
-    async with Harness(settings) as harness:
+    async with KeyedHarness(settings) as harness:
         yield harness
+
+
+@pytest.fixture
+def partitioned_environment(partitioned: Harness, environment: dict[str, str]) -> dict[str, str]:
+    """The environment of a `worker` process on the same broker."""
+    settings = partitioned.settings
+    return environment | {
+        "WORKER_BROKER__URL": settings.broker.url.get_secret_value(),
+        "WORKER_DATABASE__URL": settings.database.url.get_secret_value(),
+        "WORKER_NAMESPACE": settings.namespace,
+        "WORKER_PARTITIONS": str(PARTITIONS),
+    }
 
 
 def active(worker: Service) -> set[str]:
@@ -45,7 +69,7 @@ async def publish(harness: Harness, commands: list[dict[str, Any]]) -> None:
     """In order, the ordering key as the routing key; each confirmed."""
     for start in range(0, len(commands), 100):
         some = commands[start : start + 100]
-        await asyncio.gather(*(harness.publish(it, routing_key=it["key"]) for it in some))
+        await asyncio.gather(*(harness.publish(it) for it in some))
 
 
 async def all_answered(harness: Harness, commands: list[dict[str, Any]], *, within: float) -> None:
@@ -58,7 +82,7 @@ async def all_answered(harness: Harness, commands: list[dict[str, Any]], *, with
 async def test_each_of_two_workers_has_half_of_the_partitions_and_a_stop_moves_them(
     partitioned: Harness,
 ) -> None:
-    commands = mixed_commands(seed=1)[:COMMANDS]
+    commands = mixed_commands(seed=5)[:COMMANDS]
     async with partitioned.worker() as first:
         async with partitioned.worker() as second:
             publishing = asyncio.create_task(publish(partitioned, commands))
@@ -73,7 +97,7 @@ async def test_each_of_two_workers_has_half_of_the_partitions_and_a_stop_moves_t
 
 
 async def test_order_is_kept_while_partitions_move_all_the_time(partitioned: Harness) -> None:
-    commands = mixed_commands(seed=2)[:COMMANDS]
+    commands = mixed_commands(seed=6)[:COMMANDS]
     chosen = random.Random(2)
     moves = 0
     async with partitioned.worker() as first, partitioned.worker() as second:
@@ -91,40 +115,42 @@ async def test_order_is_kept_while_partitions_move_all_the_time(partitioned: Har
     await check_rows(partitioned, commands)
 
 
-async def test_a_killed_worker_s_partitions_go_to_the_other_in_order(
-    partitioned: Harness, environment: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_a_lost_worker_s_partitions_go_to_the_other_in_order(
+    partitioned: Harness, partitioned_environment: dict[str, str], tmp_path: Path, how: str
 ) -> None:
-    commands = mixed_commands(seed=3)[:COMMANDS]
-    settings = partitioned.settings
-    workers = [
-        WorkerProcess(
-            environment
-            | {
-                "WORKER_BROKER__URL": settings.broker.url.get_secret_value(),
-                "WORKER_DATABASE__URL": settings.database.url.get_secret_value(),
-                "WORKER_NAMESPACE": settings.namespace,
-                "WORKER_PARTITIONS": str(PARTITIONS),
-            },
-            tmp_path / f"worker-{number}.log",
-        )
-        for number in (1, 2)
-    ]
+    """A frozen one knows nothing of it: it goes on with what it holds when it wakes up."""
+    commands = mixed_commands(seed=7)[:COMMANDS]
+    environment = partitioned_environment | {
+        "WORKER_BROKER__HEARTBEAT_SECONDS": "2",
+        "WORKER_DATABASE__LOCK_TIMEOUT_SECONDS": "2",
+    }
+    lost, other = (WorkerProcess(environment, tmp_path / f"{name}.log") for name in ("1", "2"))
     try:
-        for worker in workers:
+        for worker in (lost, other):
             await worker.start()
         await partitioned.subscribe()
         publishing = asyncio.create_task(publish(partitioned, commands))
-        await eventually(lambda: "letting go" in workers[0].log())
+        await eventually(lambda: "letting go" in lost.log())
         await eventually(lambda: len(partitioned.events) > COMMANDS // 3, within=60)
-        await workers[0].kill()
+        await lost.kill() if how == "killed" else lost.freeze()
         await publishing
         await all_answered(partitioned, commands, within=RESUME_SECONDS + 20)
-        assert await workers[1].stop() == 0
+        if how == "frozen":
+            lost.thaw()
+            assert await lost.stop() == 0
+        assert await other.stop() == 0
     finally:
-        for worker in workers:
+        for worker in (lost, other):
             await worker.end()
     await check_events(partitioned, commands)
     await check_rows(partitioned, commands)
+
+
+async def test_a_command_that_kills_its_worker_takes_no_innocent_with_it_in_any_partition(
+    partitioned: Harness, partitioned_environment: dict[str, str], tmp_path: Path
+) -> None:
+    await survive_a_poison(partitioned, partitioned_environment, tmp_path)
 
 
 async def test_commands_of_one_key_go_to_one_partition(partitioned: Harness) -> None:
@@ -132,7 +158,7 @@ async def test_commands_of_one_key_go_to_one_partition(partitioned: Harness) -> 
         pass
     for number in range(200):
         key = f"key-{number % 50}"
-        await partitioned.publish({"key": key}, routing_key=key)
+        await partitioned.publish({"key": key})
     seen: dict[str, set[str]] = defaultdict(set)
     for name in partitioned.partitions:
         for key in await taken_from(partitioned, name):

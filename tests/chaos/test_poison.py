@@ -12,6 +12,10 @@ from tests.harness import Harness, eventually
 async def test_a_command_that_kills_its_worker_takes_no_innocent_with_it(
     harness: Harness, environment: dict[str, str], tmp_path: Path
 ) -> None:
+    await survive_a_poison(harness, environment, tmp_path)
+
+
+async def survive_a_poison(harness: Harness, environment: dict[str, str], tmp_path: Path) -> None:
     environment |= {"WORKER_ENTITIES": "tests.probes", "WORKER_BROKER__DELIVERY_LIMIT": "8"}
     worker = WorkerProcess(environment, tmp_path / "worker.log")
     await worker.start()
