@@ -81,9 +81,11 @@ class FakeChannel:
     async def close(self) -> None:
         self.calls.append("close")
 
-    async def deliver(self, given: DeliveredMessage) -> None:
+    async def deliver(self, *given: DeliveredMessage) -> None:
+        """One after the other, with nothing in between."""
         assert self.callback is not None
-        await self.callback(given)
+        for each in given:
+            await self.callback(each)
         await turns()
 
 
@@ -221,36 +223,46 @@ async def test_a_suspect_that_comes_first_runs_alone(bench: Bench) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_suspect_among_others_ends_the_subscription_when_those_are_done(
-    bench: Bench,
-) -> None:
+async def test_a_suspect_among_others_runs_alone_when_those_are_done(bench: Bench) -> None:
+    """And is not sent back, which the broker would count like a death."""
     task = await bench.start()
     await bench.channel.deliver(message(1))
     headers = {"x-delivery-count": SUSPECT_DELIVERIES}
-    await bench.channel.deliver(message(2, redelivered=True, headers=headers))
+    suspects = [message(tag, redelivered=True, headers=headers) for tag in (2, 5)]
+    await bench.channel.deliver(suspects[0], message(3), message(4), suspects[1])
     assert bench.tags == [1]
+    assert bench.channel.calls[-1] == "cancel"
+
+    # Nothing overtakes it, since that may have its key; what is innocent goes on together.
+    for done, then in ((1, [2]), (2, [3, 4]), (3, []), (4, [5])):
+        before = len(bench.tags)
+        bench.taken[0].source.settle(done)
+        await turns()
+        assert bench.tags[before:] == then
+    assert bench.channel.prefetches == [1, 100]
+    bench.taken[0].source.settle(5)
+    await until(lambda: bench.channel.prefetches == [1, 100, 100])
+    assert not [call for call in bench.channel.calls if call.startswith("nack")]
     assert not task.done()
-    bench.taken[0].source.settle(1)
-    with pytest.raises(AMQPError, match="will run alone"):
-        await asyncio.wait_for(task, 5)
-
-    assert bench.taken[0].source.closed
-    assert "ack 1" in bench.channel.calls
+    await bench.channel.deliver(message(6))
+    assert bench.tags[-1] == 6
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_nothing_overtakes_a_suspect(bench: Bench) -> None:
-    """It may have the suspect's key; and all of it goes back to the queue, in its order."""
+async def test_a_stop_gives_back_what_waits_for_a_suspect(bench: Bench) -> None:
     task = await bench.start()
     await bench.channel.deliver(message(1))
     headers = {"x-delivery-count": SUSPECT_DELIVERIES}
-    await bench.channel.deliver(message(2, redelivered=True, headers=headers))
-    await bench.channel.deliver(message(3))
-    assert bench.tags == [1]
+    suspect = message(2, redelivered=True, headers=headers)
+    await bench.channel.deliver(suspect, message(3))
+    await asyncio.wait_for(bench.consumer.stop_taking(), 5)
     bench.taken[0].source.settle(1)
-    with pytest.raises(AMQPError, match="will run alone"):
-        await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(bench.consumer.finish(), 5)
+    await asyncio.wait_for(task, 5)
 
     assert bench.tags == [1]
+    assert bench.channel.calls[-3:] == ["ack 1", "nack 3", "close"]
 
 
 @pytest.mark.parametrize("how", ["closed", "cancelled", "paused"])

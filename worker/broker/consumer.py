@@ -96,7 +96,7 @@ class Consumer:
                 await subscription.begin_with_care()
             self._part.up()
             stopping = asyncio.ensure_future(self._stop.wait())
-            ended = await first_of(subscription.broken(), subscription.suspected(), stopping)
+            ended = await first_of(subscription.broken(), subscription.meet_suspects(), stopping)
             if ended is not stopping:
                 raise AMQPError(ended.result())
             await subscription.cancel()

@@ -23,7 +23,7 @@ from worker.messages import Delivery
 log = structlog.get_logger(__name__)
 
 SUSPECT_DELIVERIES = 3
-"""Redeliveries from which on a command runs with nothing else in hand."""
+"""Redeliveries from which on a command runs with nothing else being carried out."""
 
 CLEARING_SECONDS = 10
 """How long commands in hand may take to finish before others stop waiting for them."""
