@@ -10,7 +10,7 @@ SERVERS := $(BIN)/python -m tests.servers
 PEERS := .venv-bench
 PEERS_READY := $(PEERS)/.ready
 
-.PHONY: help setup demo run test mutations fuzz soak bench bench-latency bench-growth bench-stages check format docs migration lock down clean
+.PHONY: help setup demo run test mutations fuzz soak chaos bench bench-latency bench-growth bench-stages check format docs migration lock down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench-growth: $(READY) ## Full tables, a long queue, many lanes, about 15 minute
 
 bench-stages: $(READY) ## Where a command's CPU time goes, stage by stage, about a minute
 	@$(SERVERS) run -- $(BIN)/python -m tests.benchmarks.stages $(args)
+
+chaos: $(READY) ## Break everything on purpose, and count what became of the commands: make chaos minutes=5 seed=1 rate=140
+	@$(BIN)/python -m tests.chaos.rig $(if $(minutes),--minutes $(minutes)) $(if $(seed),--seed $(seed)) $(if $(rate),--rate $(rate)) $(args)
 
 $(PEERS_READY): requirements-bench.lock $(READY)
 	@echo "setting up $(PEERS) …" >&2

@@ -4,6 +4,7 @@ docs/settings.md   every setting, from `worker.settings`
 docs/cli.md        the help of every command, from `worker.cli`
 docs/performance.md  its figures, from `docs/benchmarks/*.json`
 docs/lab-result.md  every field of `result.json`, from `worker.lab.results`
+docs/guarantees.md  its runs of the chaos rig, from `docs/chaos.json`
 docs/metrics.md    what `/metrics` shows, from `worker.database.instruments`
 """
 
@@ -25,6 +26,7 @@ from tests.benchmarks import tables
 from tests.benchmarks.growth import report as growth
 from tests.benchmarks.latency import report as latency
 from tests.benchmarks.stages import report as stages
+from tests.chaos.rig import publish as chaos
 from worker.cli import app
 from worker.database.instruments import INSTRUMENTS
 from worker.settings import Settings
@@ -142,12 +144,23 @@ def performance_page() -> str:
         ("growth", "growth.json", growth.figures),
         ("stages", "stages.json", stages.figures),
     ):
-        start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
-        before, _, rest = text.partition(start)
-        _, _, after = rest.partition(end)
         document = json.loads((HERE / "benchmarks" / name).read_text())
-        text = before + start + figures(document) + end + after
+        text = _between(mark, text, figures(document))
     return text
+
+
+def guarantees_page() -> str:
+    """The page as it is, with the runs of the chaos rig that were published last."""
+    runs = json.loads((HERE / "chaos.json").read_text())
+    return _between("chaos", (HERE / "guarantees.md").read_text(), chaos.figures(runs))
+
+
+def _between(mark: str, text: str, figures: str) -> str:
+    """The text with these figures between its marks."""
+    start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    return before + start + figures + end + after
 
 
 def _rates(document: dict[str, Any]) -> str:
@@ -169,6 +182,7 @@ def main() -> None:
         (HERE / "lab-result.md", result_page(NOTICE)),
         (HERE / "metrics.md", metrics_page()),
         (HERE / "performance.md", performance_page()),
+        (HERE / "guarantees.md", guarantees_page()),
     ):
         if "--check" not in sys.argv:
             path.write_text(text)

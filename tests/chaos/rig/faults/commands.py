@@ -1,0 +1,56 @@
+"""Commands that are trouble themselves."""
+
+from __future__ import annotations
+
+from tests.chaos.rig.entities import POISONED
+from tests.chaos.rig.faults.fault import Blow, until
+from tests.chaos.rig.schedule import Recipe
+
+
+class Duplicates(Blow):
+    """Commands published twenty times each, so that several workers have them at once."""
+
+    name = "duplicates"
+    recipe = Recipe((0, 0), weight=2)
+
+    async def begin(self) -> None:
+        await self.place.send_probes("update", count=8, copies=20)
+
+
+class Poison(Blow):
+    """A command that ends every process that carries it out, among innocent ones."""
+
+    name = "poison"
+    recipe = Recipe((0, 0))
+    exit_codes = frozenset({POISONED})
+
+    async def begin(self) -> None:
+        await self.place.publisher.burst(100)
+        ids = await self.place.send_probes("die", count=1)
+        await self.place.publisher.burst(100)
+        await until(
+            lambda: self.place.book.answered(ids), within=180, what="the poison was not convicted"
+        )
+
+
+class Stumbles(Blow):
+    """Handlers that fail twice, after they have written, and succeed then."""
+
+    name = "transient-failures"
+    recipe = Recipe((0, 0))
+
+    async def begin(self) -> None:
+        ids = await self.place.send_probes("stumble", count=6, data={"times": 2})
+        await until(
+            lambda: self.place.book.answered(ids), within=60, what="not all of them succeeded"
+        )
+
+
+class Hopeless(Blow):
+    """Handlers that always fail: dead letters after the last attempt."""
+
+    name = "hopeless-failures"
+    recipe = Recipe((0, 0))
+
+    async def begin(self) -> None:
+        await self.place.send_probes("stumble", count=3, data={"times": 1_000})

@@ -1,0 +1,65 @@
+"""What all faults have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from random import Random
+from typing import ClassVar
+
+from tests.chaos.rig.fleet import Worker
+from tests.chaos.rig.place import Place
+from tests.chaos.rig.schedule import Planned, Recipe
+
+
+class NotInjected(Exception):
+    """The fault did not come about, and why."""
+
+
+class Fault(ABC):
+    """Something that goes wrong from `begin` to `end`.
+
+    The worker has to be well again within 10 s of the return of `end`. `exit_codes` are those with
+    which workers may end meanwhile; a fault that `hides_order` has some events read elsewhere, so
+    that a run of one process, whose order is checked, goes without it.
+    """
+
+    name: ClassVar[str]
+    recipe: ClassVar[Recipe]
+    exit_codes: ClassVar[frozenset[int]] = frozenset()
+    hides_order: ClassVar[bool] = False
+
+    def __init__(self, place: Place, planned: Planned) -> None:
+        self.place = place
+        self.planned = planned
+        self.random = Random(planned.choice)
+
+    @property
+    def worker(self) -> Worker:
+        """The worker that it happens to, if it happens to one alone."""
+        return self.place.workers[self.planned.worker % len(self.place.workers)]
+
+    @abstractmethod
+    async def begin(self) -> None:
+        """Break it. Raises `NotInjected` where that was not possible."""
+
+    @abstractmethod
+    async def end(self) -> None:
+        """Mend it; also what was only half broken."""
+
+
+class Blow(Fault):
+    """A fault that is over as soon as it has happened."""
+
+    async def end(self) -> None:
+        """Nothing is to be mended: the worker, or who runs it, does that."""
+
+
+async def until(condition: Callable[[], bool], *, within: float, what: str) -> None:
+    """Wait for it; raise `NotInjected` where it does not come."""
+    for _ in range(round(within / 0.02)):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise NotInjected(f"{what} within {within:g} s")
