@@ -36,8 +36,9 @@ run: $(READY) ## The same servers, and a worker in the foreground until Ctrl-C
 	  echo "In another terminal:  . .services/env && worker publish user.create username=ann email=ann@example.com --wait" >&2 && \
 	  exec $(BIN)/worker run'
 
+# Without arguments the files run side by side; what a few are chosen for is best seen in order.
 test: $(READY) ## The whole test suite, against real servers that it starts itself
-	@$(SERVERS) run -- $(BIN)/python -m pytest --cov --cov-report=term $(args)
+	@$(SERVERS) run -- $(BIN)/python -m pytest --cov --cov-report=term $(or $(args),-n 4)
 
 mutations: $(READY) ## Break the code in known ways: the tests must notice each; about 2 minutes
 	@$(SERVERS) run -- $(BIN)/python -m tests.chaos.mutations $(args)

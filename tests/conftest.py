@@ -10,22 +10,32 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
 
 from tests.databases import fresh_database, migrate
 from tests.harness import Harness
+from tests.servers.postgres import PrivatePostgres
+from tests.side_by_side import SideBySide, is_beside_others, place_in_line
 from worker.settings import Settings
 
 os.environ.setdefault("WORKER_LOG_FORMAT", "json")
 
 
+@pytest.hookimpl(trylast=True)  # after pytest-randomly
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"integration", "e2e", "chaos", "security"} & set(Path(item.fspath).parts):
             item.add_marker(pytest.mark.servers)
+    items.sort(key=lambda item: place_in_line(item.nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SideBySide:
+    config.option.loadscopereorder = False  # the order is that of the collection
+    return SideBySide(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +44,18 @@ def broker_url() -> str:
 
 
 @pytest.fixture(scope="session")
-def server_url() -> str:
-    """The database server; tests make databases of their own on it."""
-    return _required("WORKER_DATABASE__URL")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The database server; tests make databases of their own on it.
+
+    Each of several processes that test side by side has a server of its own, so that it sees no
+    other's sessions, and no other's lab: of its database a server has only one.
+    """
+    if is_beside_others():
+        with PrivatePostgres(tmp_path_factory.mktemp("postgres")) as server:
+            yield server.url
+        server.remove()
+    else:
+        yield _required("WORKER_DATABASE__URL")
 
 
 def _required(name: str) -> str:
