@@ -55,6 +55,9 @@ class Answers:
             "x-first-time": _rfc3339(job.since),
             "x-last-time": _rfc3339(utc_now()),
             "x-event-id": outcome.answer.id,
+            # As a property it would have the broker refuse our copy. Always set: else the sender
+            # could set it.
+            "x-user-id": envelope.delivery.user_id,
         }
         if envelope.id is not None:
             headers["x-command-id"] = envelope.id

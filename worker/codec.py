@@ -68,6 +68,7 @@ _TITLES = {
     "conflict": "The command contradicts what is there",
     "version_mismatch": "The row is at another version",
     "id_reused": "The id was used for another command",
+    "forbidden": "The sender may not send this command",
     "failed": "The command could not be carried out",
     "refused": "The command was refused",
 }

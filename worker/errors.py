@@ -10,7 +10,8 @@
     ├── NotFound
     ├── Conflict
     ├── VersionMismatch
-    └── IdReused
+    ├── IdReused
+    └── Forbidden
 
 Handlers raise refusals; all other exceptions out of a handler are faults, and `retry.py` says what
 becomes of them.
@@ -86,3 +87,9 @@ class IdReused(Refusal):
     """The command's id was used before, for another command."""
 
     code = "id_reused"
+
+
+class Forbidden(Refusal):
+    """Its sender may not send this command; nothing of it was looked at."""
+
+    code = "forbidden"

@@ -64,6 +64,8 @@ class Delivery:
     correlation_id: str | None = None
     reply_to: str | None = None
     content_encoding: str | None = None
+    user_id: str | None = None
+    """The account that published it, where it says so: the broker lets nobody lie."""
     headers: Mapping[str, Any] = field(default_factory=dict)
     delivery_count: int = 0
     """How often the broker has delivered it before, as far as it counts."""
@@ -144,7 +146,15 @@ class Unusable:
     problem: Problem
 
 
-Item = Command | Unusable
+@value
+class Barred:
+    """A message that its sender may not send, whatever it says."""
+
+    envelope: Envelope
+    problem: Problem
+
+
+Item = Command | Unusable | Barred
 
 
 @value

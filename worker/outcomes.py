@@ -9,6 +9,7 @@ from worker.database.ledger import DEAD_LETTERED, DONE, REFUSED, Entry
 from worker.errors import IdReused, Refusal
 from worker.messages import (
     Answer,
+    Barred,
     Command,
     DeadLetter,
     Done,
@@ -56,6 +57,12 @@ class Outcomes:
         problem = problem_of(refusal)
         return Refused(
             self._codec.problem_answer(item.envelope, "rejected", problem, time=utc_now())
+        )
+
+    def barred(self, item: Barred) -> Refused:
+        """Its sender may not send it."""
+        return Refused(
+            self._codec.problem_answer(item.envelope, "rejected", item.problem, time=utc_now())
         )
 
     def unusable(self, item: Unusable) -> DeadLetter:

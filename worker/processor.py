@@ -22,6 +22,7 @@ from worker.errors import Refusal
 from worker.lone import LoneCreate
 from worker.messages import (
     Away,
+    Barred,
     Command,
     DeadLetter,
     Held,
@@ -76,6 +77,16 @@ class Processor:
 
     async def process(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The outcome of each job, in order. Never raises but when cancelled."""
+        # What is barred never comes near the ledger: it could take another command's id, or be
+        # told the answer to it.
+        allowed = [job for job in jobs if not isinstance(job.item, Barred)]
+        outcomes = iter(await self._process(allowed) if allowed else ())
+        return [
+            self._outcomes.barred(job.item) if isinstance(job.item, Barred) else next(outcomes)
+            for job in jobs
+        ]
+
+    async def _process(self, jobs: Sequence[Job]) -> list[Outcome]:
         if len(jobs) == 1 and jobs[0].envelope.delivery.delivery_count >= self._max_deliveries:
             outcome = await self._give_up(jobs[0], jobs[0].envelope.delivery.delivery_count)
             if not isinstance(outcome, Retry):

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.answers import Answers
+from worker.authorization import Authorization
 from worker.backoff import Backoff
 from worker.broker.connection import keep_connected
 from worker.broker.consumer import Consumer
@@ -74,6 +75,7 @@ class Service:
             self._engine, self.health.part("database"), migrations=settings.migrations
         )
         registry = registry or load_registry(settings.entities)
+        self._authorization = Authorization(settings.authorization, registry.types)
         self._codec = Codec(
             registry,
             max_body_bytes=settings.max_body_bytes,
@@ -175,7 +177,7 @@ class Service:
         await keep_pruned(self._sessions, retention)
 
     def _take(self, delivery: Delivery) -> None:
-        self._lanes.submit(self._codec.decode(delivery))
+        self._lanes.submit(self._authorization.judge(self._codec.decode(delivery)))
 
     async def _publish(self, settled: Sequence[tuple[Job, Settled]]) -> None:
         await self._publisher.publish(list(self._answers.publications(settled)))

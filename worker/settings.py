@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -109,6 +110,11 @@ class BrokerSettings(_TlsSection):
         None,
         description="PEM file of that certificate's private key, not encrypted; unset, it is in "
         "the certificate's file.",
+    )
+    tell_user_id: bool = Field(
+        True,
+        description="Set the AMQP property `user_id` to the URL's account on what the command line "
+        "publishes; the broker checks it. `false` where its accounts have other names (OAuth 2).",
     )
     declare: bool = Field(
         True,
@@ -243,6 +249,24 @@ class DatabaseSettings(_TlsSection):
         return _tls_mode(self.url.get_secret_value()) or ("verify-full" if self.tls_files else None)
 
 
+def _authorization(rules: object) -> object:
+    good = rules is None or (
+        isinstance(rules, dict)
+        and all(isinstance(account, str) and account for account in rules)
+        and all(isinstance(patterns, list | tuple) for patterns in rules.values())
+        and all(isinstance(it, str) for patterns in rules.values() for it in patterns)
+    )
+    if not good:
+        raise ValueError(f"must look like {_AUTHORIZATION_EXAMPLE}")
+    return rules
+
+
+_AUTHORIZATION_EXAMPLE = '{"shop": ["user.*", "order.create"], "*": ["order.create"]}'
+
+
+Rules = Annotated[dict[str, tuple[str, ...]] | None, BeforeValidator(_authorization)]
+
+
 class HealthSettings(_Section):
     """Where `/livez` and `/readyz` are served."""
 
@@ -283,6 +307,12 @@ class Settings(BaseSettings):
         1,
         description="Queues that the commands are shared out among by their key, so that order "
         "holds across workers; 1 is one queue for all. The same for every worker.",
+    )
+    authorization: Rules = Field(
+        None,
+        description="Who may send what, as JSON: accounts of the broker, or `*` for everybody, "
+        "each with a list of `entity.verb`, `entity.*` or `*`. Unset, whoever may publish may send "
+        "all.",
     )
     lanes: Count = Field(
         4, description="Concurrent transactions; commands with the same key share a lane."
@@ -342,7 +372,12 @@ def load_settings() -> Settings:
     except ValidationError as error:
         lines = [_explain(dict(fault)) for fault in error.errors()]
         raise Misconfigured("\n".join(lines)) from None
-    except SettingsError as error:  # a section that is given whole, and is not JSON
+    except SettingsError as error:
+        if '"authorization"' in str(error):
+            raise Misconfigured(
+                f"WORKER_AUTHORIZATION: is not JSON; it must look like {_AUTHORIZATION_EXAMPLE}"
+            ) from None
+        # A section that is given whole, and is not JSON.
         raise Misconfigured(
             f"WORKER_{_section_of(error)}: must not be set as a whole; set its parts, such as "
             f"WORKER_{_section_of(error)}__URL"

@@ -61,6 +61,7 @@ class Transaction:
             elif isinstance(job.item, Unusable):
                 self._outcomes[-1] = self._outcome_of.unusable(job.item)
             else:
+                assert isinstance(job.item, Command)  # what is barred does not come here
                 await self._carry_out(job.item, len(self._outcomes) - 1)
             if monotonic() > self._until:
                 break

@@ -122,6 +122,14 @@ def intake_of(connection: AbstractConnection) -> Intake | None:
     return connection.factory.intake if isinstance(connection, _Connection) else None
 
 
+def account_of(connection: AbstractConnection) -> str | None:
+    """The account that logged in; `None` where its certificate said which."""
+    assert connection.transport is not None
+    url = connection.transport.connection.url
+    by_password = url.query.get("auth", "plain").lower() == "plain"
+    return url.user if by_password else None
+
+
 async def open_channel(connection: AbstractConnection) -> Channel:
     """A channel of aiormq's, with confirms, where a returned message fails its publish."""
     channel = connection.channel(publisher_confirms=True, on_return_raises=True)

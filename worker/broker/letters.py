@@ -43,6 +43,7 @@ _ADDED = frozenset(
         "x-event-id",
         "x-command-id",
         "x-command-type",
+        "x-user-id",
         UNREADABLE_HEADER,
         # by the broker
         "x-death",

@@ -1,6 +1,6 @@
 """The AMQP properties of a delivery, read from the bytes of its content header.
 
-pamqp decodes every property into an object; a command needs five of them. What is not needed is
+pamqp decodes every property into an object; a command needs seven of them. What is not needed is
 stepped over, and decoded only where a dead letter takes all of it along.
 """
 
@@ -23,7 +23,7 @@ _FIRST = 14
 # Property flags, in the order of the properties (AMQP 0-9-1, section 4.2.6.1).
 _CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 0x8000, 0x4000, 0x2000, 0x1000
 _PRIORITY, _CORRELATION_ID, _REPLY_TO, _EXPIRATION = 0x0800, 0x0400, 0x0200, 0x0100
-_MESSAGE_ID, _TIMESTAMP, _TYPE, _MORE_FLAGS = 0x0080, 0x0040, 0x0020, 0x0001
+_MESSAGE_ID, _TIMESTAMP, _TYPE, _USER_ID, _MORE_FLAGS = 0x0080, 0x0040, 0x0020, 0x0010, 0x0001
 
 PERSISTENT = 2
 
@@ -56,6 +56,7 @@ class Incoming:
     reply_to: str | None = None
     message_id: str | None = None
     type: str | None = None
+    user_id: str | None = None
     unreadable: str | None = None
 
 
@@ -93,6 +94,8 @@ def _read(header: bytes) -> Incoming:
         position += 8
     if flags & _TYPE:
         found.type, position = _string(header, position)
+    if flags & _USER_ID:
+        found.user_id, position = _string(header, position)
     if position > len(header):
         raise ValueError("properties that end too early")
     return found

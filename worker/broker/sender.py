@@ -20,7 +20,7 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 from pamqp.commands import Basic
 
-from worker.broker.connection import closed, connect, is_blocked, open_channel
+from worker.broker.connection import account_of, closed, connect, is_blocked, open_channel
 from worker.broker.frames import MAX_SHORT_STRING
 from worker.broker.properties import PERSISTENT
 from worker.broker.topology import Topology
@@ -49,18 +49,23 @@ class Sender:
     """One channel to publish on. Messages leave in the order in which `send` is called."""
 
     def __init__(
-        self, connection: AbstractConnection, channel: Channel, confirm_timeout_seconds: float
+        self,
+        connection: AbstractConnection,
+        channel: Channel,
+        confirm_timeout_seconds: float,
+        user_id: str | None,
     ) -> None:
         self._connection = connection
         self._channel = channel
         self._confirm_timeout_seconds = confirm_timeout_seconds
+        self._user_id = user_id
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
         self._listening = False
 
     async def send(self, publication: Publication, *, reply_to: str | None = None) -> None:
         """Publish one message; return when the broker has stored it.
 
-        With `copy_of`, its properties are sent just as they are. Raises `Misconfigured` when no
+        With `copy_of`, its properties are sent as they are. Raises `Misconfigured` when no
         queue takes the message, `Unreachable` when the broker does not confirm it.
         """
         properties = publication.copy_of
@@ -74,6 +79,8 @@ class Sender:
                 timestamp=datetime.now(UTC),
                 delivery_mode=PERSISTENT,
             )
+        # Who sends it, be it for the second time: the broker knows no other.
+        properties.user_id = self._user_id
         try:
             await unless_closed(
                 self._channel.basic_publish(
@@ -171,7 +178,8 @@ async def open_sender(
 async def sender_on(connection: AbstractConnection, settings: BrokerSettings) -> Sender:
     """A sender on a connection that is shared with others."""
     channel = await open_channel(connection)
-    return Sender(connection, channel, settings.confirm_timeout_seconds)
+    user_id = account_of(connection) if settings.tell_user_id else None
+    return Sender(connection, channel, settings.confirm_timeout_seconds, user_id)
 
 
 async def ensure_exists(

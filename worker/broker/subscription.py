@@ -153,6 +153,7 @@ def read_delivery(
         correlation_id=found.correlation_id,
         reply_to=found.reply_to,
         content_encoding=found.content_encoding,
+        user_id=found.user_id,
         headers=found.headers,
         delivery_count=count if isinstance(count, int) else 0,
         unreadable=ascii(mended)[:200].strip("'") if mended else found.unreadable,

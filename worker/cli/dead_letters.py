@@ -194,6 +194,7 @@ def summary_of(letter: Letter) -> dict[str, Any]:
         "type": letter.command_type,
         "code": letter.code,
         "detail": letter.detail,
+        "user_id": letter.properties.user_id or letter.headers.get("x-user-id"),
         "attempts": letter.headers.get("x-attempts"),
         "time": letter.time,
     }

@@ -155,7 +155,7 @@ def _order(scenario: Scenario, place: Place, settings: Settings, bouncer: str | 
 
 def _plain(settings: Settings) -> dict[str, Any]:
     """The worker's other settings: those with addresses in them travel by themselves."""
-    members = settings.model_dump(mode="json", exclude={"health"})
+    members = settings.model_dump(mode="json", exclude={"health", "authorization"})
     for section in ("broker", "database"):
         members[section].pop("url")
     return members
