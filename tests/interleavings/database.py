@@ -1,0 +1,280 @@
+"""A stand-in for PostgreSQL, at the level of the steps of a transaction.
+
+A ledger, and for each key a row that counts the commands applied to it. READ COMMITTED with locks:
+who writes what another transaction has written waits for its end; who would wait in a circle is
+told so. What is on its way to the server when a connection is cut may still be done, the COMMIT
+included.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from tests.interleavings.links import Blocked, Link
+from tests.interleavings.schedule import Move, World
+from worker.database.ledger import DEAD_LETTERED, Entry, LedgerRace
+from worker.errors import Unreachable
+
+T = TypeVar("T")
+
+DEADLOCK, CANCELLED, SERIALIZATION = "40P01", "57014", "40001"
+
+Lock = tuple[str, str]
+"""What is locked: the kind of row, and which."""
+
+
+class Told(Exception):
+    """What the server says, with its SQLSTATE."""
+
+    def __init__(self, sqlstate: str | None) -> None:
+        super().__init__(sqlstate or "the connection was lost")
+        self.sqlstate = sqlstate
+
+
+def server_says(sqlstate: str | None) -> DBAPIError:
+    """The fault as SQLAlchemy raises it; without a code, a connection that was lost."""
+    return OperationalError("…", {}, Told(sqlstate), connection_invalidated=sqlstate is None)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A command has been applied to the row of its key."""
+
+    key: str
+    command: str
+
+
+class Database:
+    """The server: what is committed, and which transactions are open.
+
+    `faults` is how many of the next statements fail for a reason that passes.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.ledger: dict[str, Entry] = {}
+        self.answers: dict[str, list[bytes]] = defaultdict(list)
+        """Every event that the ledger has held for a command."""
+        self.effects: list[Effect] = []
+        self.connections: list[Session] = []
+        self.faults = 0
+        self.is_away = False
+
+    def moves(self) -> Iterator[Move]:
+        """What can happen next: on each connection, and its own return."""
+        for session in self.connections:
+            yield from session.link.moves()
+        if self.is_away:
+            yield self.come_back
+
+    def go_away(self) -> None:
+        """End all connections, and take no new ones."""
+        self.is_away = True
+        for session in list(self.connections):
+            session.link.cut(arriving=self.world.choices.below(2))
+            session.link.notice_now()
+
+    def come_back(self) -> None:
+        """Take connections again."""
+        self.is_away = False
+        self.world.tell("database back")
+
+    async def probe(self) -> None:
+        """Answer, or raise `Unreachable`."""
+        if self.is_away:
+            raise Unreachable("the database is away")
+
+    def count(self, key: str) -> int:
+        """How many commands have been applied to a key's row."""
+        return sum(effect.key == key for effect in self.effects)
+
+    def take_fault(self) -> bool:
+        """Whether this statement is to fail."""
+        if not self.faults:
+            return False
+        self.faults -= 1
+        return True
+
+
+class Client(Protocol):
+    """Who uses the database."""
+
+    alive: bool
+
+
+class Sessions:
+    """`async_sessionmaker`, as far as the worker uses it."""
+
+    def __init__(self, database: Database, client: Client) -> None:
+        self._database = database
+        self._client = client
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Session]:
+        """A transaction that is committed at the end, or rolled back."""
+        session = Session(self._database, self._client)
+        try:
+            yield session
+            await session.commit()
+        except Exception:
+            await session.roll_back()
+            raise
+        except BaseException:  # cancelled: the connection is given up, as SQLAlchemy does
+            session.link.cut(arriving=session.link.under_way)
+            raise
+        finally:
+            session.leave()
+
+
+class Session:
+    """A connection to the database with one transaction: the client's side, and the server's."""
+
+    def __init__(self, database: Database, client: Client) -> None:
+        self.client = client
+        self.waits_for: Session | None = None
+        self._database = database
+        self._locks: list[Lock] = []
+        self._entries: dict[str, Entry] = {}
+        self._effects: list[Effect] = []
+        self._failed = False
+        self._ended = False
+        self.link = Link(database.world, lambda: server_says(None), self._gone)
+        self.link.may_serve = lambda: self.link.is_cut or not self._is_blocked
+
+    async def lookup(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """See `ledger.lookup`."""
+        return await self._execute(lambda: self._lookup(ids)) if ids else {}
+
+    async def record(self, entries: Sequence[Entry], *, unseen: bool) -> None:
+        """See `ledger.record`."""
+        if not entries:
+            return
+        locks = [("ledger", entry.command_id) for entry in entries]
+        if await self._execute(lambda: self._record(entries, unseen), locks) != len(entries):
+            raise LedgerRace
+
+    async def apply(self, key: str, command: str) -> int:
+        """Apply a command to the row of its key; return how many have been applied to it."""
+        return await self._execute(lambda: self._apply(key, command), [("row", key)])
+
+    async def fail(self, error: Exception) -> None:
+        """Have a statement fail."""
+
+        def statement() -> None:
+            raise error
+
+        await self._execute(statement)
+
+    async def commit(self) -> None:
+        """Make it last."""
+        if self._is_connected:
+            await self.link.ask(self._commit)
+
+    async def roll_back(self) -> None:
+        """Undo it."""
+        if self._is_connected and not self.link.is_cut and not self._ended:
+            with suppress(DBAPIError):  # it is undone all the same
+                await self.link.ask(self._end)
+
+    def leave(self) -> None:
+        """The client is done with the connection."""
+        if self._is_connected and not self.link.is_cut:
+            self._database.connections.remove(self)
+
+    @property
+    def _is_connected(self) -> bool:
+        return self.link.is_cut or self in self._database.connections
+
+    async def _execute(self, statement: Callable[[], T], locks: Sequence[Lock] = ()) -> T:
+        if not self._is_connected:
+            if self._database.is_away or not self.client.alive:
+                raise ConnectionRefusedError("the database is away")
+            self._database.connections.append(self)
+        wanted = list(locks)
+
+        def serve() -> T:
+            if self._failed:
+                raise server_says("25P02")
+            try:
+                self._lock(wanted)
+                if self._database.take_fault():
+                    raise server_says(CANCELLED)
+                return statement()
+            except DBAPIError:
+                self._failed = True
+                raise
+
+        return await self.link.ask(serve)
+
+    # What the server does.
+
+    def _lock(self, wanted: list[Lock]) -> None:
+        """Take the locks one by one; those that are taken stay taken."""
+        while wanted:
+            self.waits_for = next((each for each in self._others if wanted[0] in each._locks), None)
+            if self.waits_for is not None:
+                if self._is_in_a_circle():
+                    self.waits_for = None
+                    self._database.world.tell("deadlock")
+                    raise server_says(DEADLOCK)
+                self._database.world.tell("lock waited for", str(wanted[0]))
+                raise Blocked
+            self._locks.append(wanted.pop(0))
+
+    @property
+    def _others(self) -> Iterator[Session]:
+        return (each for each in self._database.connections if each is not self)
+
+    @property
+    def _is_blocked(self) -> bool:
+        return self.waits_for is not None and not self.waits_for._ended
+
+    def _is_in_a_circle(self) -> bool:
+        next_ = self.waits_for
+        while next_ is not None and next_ is not self:
+            next_ = next_.waits_for if next_._is_blocked else None
+        return next_ is self
+
+    def _lookup(self, ids: Sequence[str]) -> dict[str, Entry]:
+        known = self._database.ledger | self._entries
+        return {id_: known[id_] for id_ in ids if id_ in known}
+
+    def _record(self, entries: Sequence[Entry], unseen: bool) -> int:
+        written = 0
+        for entry in entries:
+            there = self._database.ledger.get(entry.command_id)
+            if there is None or (not unseen and there.outcome == DEAD_LETTERED):
+                self._entries[entry.command_id] = entry
+                written += 1
+        return written
+
+    def _apply(self, key: str, command: str) -> int:
+        self._effects.append(Effect(key, command))
+        return self._database.count(key) + sum(effect.key == key for effect in self._effects)
+
+    def _commit(self) -> None:
+        if self._ended:
+            return
+        if self._database.take_fault():
+            self._end()
+            raise server_says(SERIALIZATION)
+        if not self._failed:
+            self._database.ledger |= self._entries
+            for id_, entry in self._entries.items():
+                self._database.answers[id_].append(entry.answer.body)
+            self._database.effects += self._effects
+        self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._locks.clear()
+
+    def _gone(self) -> None:
+        self._end()
+        self._database.connections.remove(self)

@@ -1,0 +1,78 @@
+"""G1 to G5 after every schedule."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+
+import pytest
+from hypothesis import given, note
+from hypothesis import strategies as st
+
+from tests.interleavings.conftest import SCHEDULES, schedules
+from tests.interleavings.machine import FAULTS, Machine
+
+BYTES = 480
+"""More than most schedules use."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """The bytes of a schedule; those that say nothing are not shown."""
+
+    choices: bytes
+
+    def __repr__(self) -> str:
+        return f"Given(bytes.fromhex({self.choices.rstrip(bytes(1)).hex()!r}))"
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Others measure what is covered; to trace these would take longer than they do."""
+    trace = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(trace)
+
+
+@pytest.mark.timeout(60 + SCHEDULES // 10)
+def test_the_guarantees_hold_after_every_schedule() -> None:
+    seen: Counter[str] = Counter()
+
+    @schedules
+    @given(st.binary(min_size=BYTES, max_size=BYTES).map(Given))
+    def explore(given_: Given) -> None:
+        machine = Machine(given_.choices)
+        complaints = machine.run()
+        seen["schedules"] += 1
+        seen.update(machine.world.happened)
+        note(f"{machine.plan}\n" + "\n".join(machine.world.story))
+        assert complaints == []
+
+    with untraced():
+        explore()
+    print(f"\n{seen['schedules']} schedules:", dict(sorted(seen.items())))
+    assert seen["schedules"] >= SCHEDULES
+    # And they were none of the harmless kind only.
+    for fault in (*FAULTS, "returned", "published again", "lock waited for"):
+        assert seen[fault] >= SCHEDULES // 200, fault
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_schedule_can_be_repeated(seed: int) -> None:
+    given_bytes = Random(seed).randbytes(BYTES)
+    first, second = Machine(given_bytes), Machine(given_bytes)
+    assert first.run() == second.run() == []
+    assert first.world.story == second.world.story
+
+
+def test_a_schedule_with_no_choices_is_an_ordinary_one() -> None:
+    machine = Machine(b"")
+    assert machine.run() == []
+    assert machine.world.happened.keys() <= {"sent", "delivered", "published", "acknowledged"}
