@@ -10,7 +10,7 @@ SERVERS := $(BIN)/python -m tests.servers
 PEERS := .venv-bench
 PEERS_READY := $(PEERS)/.ready
 
-.PHONY: help setup demo run test mutations fuzz soak chaos bench bench-latency bench-growth bench-stages check format docs migration lock down clean
+.PHONY: help setup demo run test interleavings mutations fuzz soak chaos bench bench-latency bench-growth bench-stages check format docs migration lock down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ run: $(READY) ## The same servers, and a worker in the foreground until Ctrl-C
 # Without arguments the files run side by side; what a few are chosen for is best seen in order.
 test: $(READY) ## The whole test suite, against real servers that it starts itself
 	@$(SERVERS) run -- $(BIN)/python -m pytest --cov --cov-report=term $(or $(args),-n 4)
+
+interleavings: $(READY) ## Random schedules of the worker against stand-ins: make interleavings examples=20000
+	@$(SERVERS) run -- env WORKER_INTERLEAVINGS=$(or $(examples),20000) $(BIN)/python -m pytest -q -s tests/interleavings
 
 mutations: $(READY) ## Break the code in known ways: the tests must notice each; about 2 minutes
 	@$(SERVERS) run -- $(BIN)/python -m tests.chaos.mutations $(args)

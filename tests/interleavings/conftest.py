@@ -1,4 +1,8 @@
-"""How many schedules: `WORKER_INTERLEAVINGS`, which `make interleavings` sets."""
+"""How many schedules: the same few thousand each time, or with `WORKER_INTERLEAVINGS` other ones.
+
+`make interleavings` sets that. With `WORKER_TESTS_HURRY`, as `make mutations` sets it, the first
+few hundred: a mutation is noticed or not, and nobody reads which schedule shows it best.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,15 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, settings
 
-IN_THE_SUITE = 2_000
-SCHEDULES = int(os.environ.get("WORKER_INTERLEAVINGS") or IN_THE_SUITE)
-# A mutation is noticed or not; nobody reads which schedule is the shortest that shows it.
-_PHASES = (Phase.explicit, Phase.generate) + (
-    () if os.environ.get("WORKER_TESTS_HURRY") else (Phase.shrink,)
-)
+_GIVEN, _HURRY = os.environ.get("WORKER_INTERLEAVINGS"), os.environ.get("WORKER_TESTS_HURRY")
+SCHEDULES = int(_GIVEN or (500 if _HURRY else 2_000))
 
 schedules = settings(
     max_examples=SCHEDULES,
     deadline=None,
     database=None,
-    derandomize=SCHEDULES == IN_THE_SUITE,
-    phases=_PHASES,
+    derandomize=not _GIVEN,
+    phases=(Phase.explicit, Phase.generate, *(() if _HURRY else (Phase.shrink,))),
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )

@@ -9,7 +9,7 @@ included.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -151,12 +151,12 @@ class Session:
         """See `ledger.lookup`."""
         return await self._execute(lambda: self._lookup(ids)) if ids else {}
 
-    async def record(self, entries: Sequence[Entry], *, unseen: bool) -> None:
+    async def record(self, entries: Sequence[Entry], *, again: Collection[str]) -> None:
         """See `ledger.record`."""
         if not entries:
             return
         locks = [("ledger", entry.command_id) for entry in entries]
-        if await self._execute(lambda: self._record(entries, unseen), locks) != len(entries):
+        if await self._execute(lambda: self._record(entries, again), locks) != len(entries):
             raise LedgerRace
 
     async def apply(self, key: str, command: str) -> int:
@@ -245,11 +245,11 @@ class Session:
         known = self._database.ledger | self._entries
         return {id_: known[id_] for id_ in ids if id_ in known}
 
-    def _record(self, entries: Sequence[Entry], unseen: bool) -> int:
+    def _record(self, entries: Sequence[Entry], again: Collection[str]) -> int:
         written = 0
         for entry in entries:
             there = self._database.ledger.get(entry.command_id)
-            if there is None or (not unseen and there.outcome == DEAD_LETTERED):
+            if there is None or (there.outcome == DEAD_LETTERED and entry.command_id in again):
                 self._entries[entry.command_id] = entry
                 written += 1
         return written

@@ -160,7 +160,7 @@ class Machine:
             try:
                 runner.run(self._live())
             except Stuck as error:
-                self.record.complain(str(error))
+                self.record.complain(f"{error}; not ready: {self._not_ready()}")
             finally:
                 self.world.is_over = True
         return self.record.complaints()
@@ -196,6 +196,10 @@ class Machine:
             self.record.complain(f"a worker ended by itself: {task.exception()!r}")
         if not self.finished.is_set():
             self._start()
+
+    def _not_ready(self) -> list[str]:
+        parts = [part for each in self.processes for part in each.parts]
+        return [f"{part.name}: {part.reason}" for part in parts if not part.ready]
 
     def _sends(self) -> Iterator[Move]:
         if self.to_send:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Self, cast
@@ -65,6 +65,11 @@ class Process:
         _current.set(self)
         self.service = Service(self._settings, processes=0, registry=REGISTRY)
         await self.service.run()
+
+    @property
+    def parts(self) -> list[Part]:
+        """What its readiness depends on."""
+        return [*cast(_Health, self.service.health).parts.values()] if self.service else []
 
     def _end(self) -> None:
         """Gone, as its parent sees it; once."""
@@ -169,8 +174,14 @@ async def _lookup(session: Session, ids: Sequence[str]) -> dict[str, Entry]:
     return await session.lookup(ids)
 
 
-async def _record(session: Session, entries: Sequence[Entry], *, unseen: bool = False) -> None:
-    await session.record(entries, unseen=unseen)
+async def _record(
+    session: Session, entries: Sequence[Entry], *, again: Collection[str] = ()
+) -> None:
+    await session.record(entries, again=again)
+
+
+async def _at_once(*_: object) -> None:
+    """There are no partitions."""
 
 
 async def _for_ever(*_: object) -> None:
@@ -188,9 +199,11 @@ def seams(world: World, seed: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(broker_connection, "connect", _connect)
         patch.setattr(topology.Topology, "ensure", _ensure)
+        patch.setattr(topology.Topology, "refuse_strays", _at_once)
         patch.setattr(burst, "knows", lambda _: True)
         patch.setattr(service, "make_engine", lambda *_, **__: _Engine())
         patch.setattr(service, "make_sessions", _sessions)
+        patch.setattr(service, "autocommit", lambda _: None)
         patch.setattr(service, "DatabaseWatch", _Watch)
         patch.setattr(service, "Health", _Health)
         patch.setattr(service, "keep_pruned", _for_ever)
@@ -199,8 +212,3 @@ def seams(world: World, seed: int) -> Iterator[None]:
         patch.setattr(transaction, "monotonic", world.loop.time)
         backoff._random.seed(seed)
         yield
-
-
-def as_any(value: object) -> Any:
-    """For stand-ins, where a type of the library is asked for."""
-    return cast(Any, value)

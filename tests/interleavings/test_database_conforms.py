@@ -48,7 +48,7 @@ class Store(ABC):
     async def lookup(self, session: Any, ids: Sequence[str]) -> dict[str, Entry]: ...
 
     @abstractmethod
-    async def record(self, session: Any, entry: Entry, *, unseen: bool = False) -> None: ...
+    async def record(self, session: Any, entry: Entry, *, again: bool = False) -> None: ...
 
     @abstractmethod
     async def apply(self, session: Any, key: str) -> int:
@@ -98,8 +98,8 @@ class StandIn(Store):
     async def lookup(self, session: Session, ids: Sequence[str]) -> dict[str, Entry]:
         return await session.lookup(ids)
 
-    async def record(self, session: Session, entry: Entry, *, unseen: bool = False) -> None:
-        await session.record([entry], unseen=unseen)
+    async def record(self, session: Session, entry: Entry, *, again: bool = False) -> None:
+        await session.record([entry], again=[entry.command_id] if again else [])
 
     async def apply(self, session: Session, key: str) -> int:
         number = await session.apply(key, "")
@@ -156,8 +156,8 @@ class PostgreSQL(Store):
     async def lookup(self, session: Any, ids: Sequence[str]) -> dict[str, Entry]:
         return await ledger.lookup(session, ids)
 
-    async def record(self, session: Any, entry: Entry, *, unseen: bool = False) -> None:
-        await ledger.record(session, [entry], unseen=unseen)
+    async def record(self, session: Any, entry: Entry, *, again: bool = False) -> None:
+        await ledger.record(session, [entry], again=[entry.command_id] if again else [])
 
     async def apply(self, session: Any, key: str) -> int:
         found = await session.execute(
@@ -263,7 +263,7 @@ def test_of_two_with_one_id_the_second_waits(
         async def then() -> None:
             await written.wait()
             async with store.begin() as session:
-                await store.record(session, entry("x"), unseen=True)
+                await store.record(session, entry("x"))
 
         second = asyncio.ensure_future(then())
         await asyncio.gather(first(), return_exceptions=True)
@@ -286,14 +286,12 @@ async def test_only_what_had_no_effect_is_recorded_anew(store: Store) -> None:
     for id_, outcome in (("x", DEAD_LETTERED), ("y", DONE)):
         async with store.begin() as session:
             await store.record(session, entry(id_, outcome))
-    with pytest.raises(LedgerRace):
-        async with store.begin() as session:
-            await store.record(session, entry("y"))
-    with pytest.raises(LedgerRace):
-        async with store.begin() as session:
-            await store.record(session, entry("x"), unseen=True)
+    for id_, again in (("x", False), ("y", False), ("y", True)):
+        with pytest.raises(LedgerRace):
+            async with store.begin() as session:
+                await store.record(session, entry(id_), again=again)
     async with store.begin() as session:
-        await store.record(session, entry("x"))
+        await store.record(session, entry("x"), again=True)
     async with store.begin() as session:
         assert (await store.lookup(session, ["x"]))["x"].outcome == DONE
 

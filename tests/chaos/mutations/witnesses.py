@@ -43,6 +43,7 @@ def run(root: Path, tests: Sequence[str]) -> Verdict:
     ]
     # In its folder and with no path from outside, so that `worker` is the copy's.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["WORKER_TESTS_HURRY"] = "1"
     try:
         ended = subprocess.run(
             command,
