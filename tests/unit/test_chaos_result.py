@@ -47,10 +47,11 @@ def test_a_run_in_which_all_went_well_is_good() -> None:
         {"happened": (Happened(1, "broker-kill", "worker-0", 0, 3, 10.1, 10.1),)},
         {"happened": (Happened(1, "broker-kill", "worker-0", 0, 3, None, None),)},
         {"endings": (Ending("worker-0", 1, 1, False),)},
+        {"happened": (Happened(1, "poison", "worker-0", 0, 3, 1, 1, None, "not convicted"),)},
         {"book": Book(attempts=(Attempt("c1", "t", 0),), confirms=(Confirm("c1", 0),))},
         {"anonymous": Book(confirms=(Confirm("anonymous-1", 0),))},
     ],
-    ids=["late", "never", "died", "lost", "lost-without-id"],
+    ids=["late", "never", "died", "broken", "lost", "lost-without-id"],
 )
 def test_one_thing_that_is_wrong_is_enough(worse: dict[str, Any]) -> None:
     if "book" in worse:

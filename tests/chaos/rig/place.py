@@ -163,8 +163,8 @@ class Place:
         if not all(map(is_ready, states)):
             return False
         found = await asyncio.to_thread(amqp.consumers_of, self.broker.url, self.commands)
-        wanted = sum(self._sizes) if complete else sum(map(living, states))
-        return found >= wanted
+        wanted = sum(map(living, states))
+        return found >= wanted and (not complete or wanted == sum(self._sizes))
 
     async def answers_a_probe(self) -> bool:
         """Whether a command sent now is answered."""

@@ -46,6 +46,7 @@ def result(
         "recovery": _recovery(happened),
         "commands": _commands(verdict),
         "without_id": _without_id(book, anonymous),
+        "broken_promises": [f"{it.number} {it.name}: {it.broken}" for it in happened if it.broken],
         "unexpected_endings": unexpected,
     }
 
@@ -108,6 +109,7 @@ def is_good(found: Mapping[str, Any]) -> bool:
         any(found["commands"][kind] for kind in KINDS)
         or found["recovery"]["late"]
         or found["without_id"]["lost"]
+        or found["broken_promises"]
         or found["unexpected_endings"]
     )
 
@@ -128,6 +130,7 @@ def in_words(found: Mapping[str, Any]) -> str:
         f" {recovery['max_seconds']} s (longest)",
         *(f"late: {words}" for words in recovery["late"]),
         *(f"missed: {words}" for words in faults["missed"]),
+        *(f"broken: {words}" for words in found["broken_promises"]),
         *(f"unexpected: {words}" for words in found["unexpected_endings"]),
         *(
             f"{kind}: {words}"

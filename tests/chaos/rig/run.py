@@ -13,14 +13,18 @@ from pathlib import Path
 import asyncpg
 from pika.exceptions import AMQPError
 
-from tests.chaos.rig.faults import FAULTS, Fault, NotInjected
+from tests.chaos.rig.faults import FAULTS, BrokenPromise, Fault, NotInjected
 from tests.chaos.rig.place import Place
 from tests.chaos.rig.schedule import Planned
 from tests.servers import ServerError
+from worker.testing.book import Fault as BookFault
+from worker.testing.book import Pen
 
 MOST_SECONDS = 60
 """How long a recovery is waited for before the run goes on without it."""
 MENDING_ATTEMPTS = 5
+NOTICING_SECONDS = 0.2
+"""Until a parent says of a process that it is gone."""
 SETTLE_SECONDS = 120
 """How long, at the end, the last answers may take."""
 
@@ -41,6 +45,8 @@ class Happened:
     full_strength_seconds: float | None
     """Until those that a parent had started again after a wait did so, too."""
     missed: str | None = None
+    broken: str | None = None
+    """Which promise the worker broke, where the fault itself has shown it."""
 
 
 class Run:
@@ -51,6 +57,7 @@ class Run:
         self._place = place
         self._plan = plan
         self._seconds = minutes * 60
+        self._pen = Pen(place.folder / "book", "faults")
         self._timeline = (place.folder / "timeline.jsonl").open("w", buffering=1)
 
     async def go(self) -> None:
@@ -69,13 +76,26 @@ class Run:
         fault = FAULTS[planned.name](self._place, planned)
         for worker in self._place.workers:
             worker.expected = fault.exit_codes
-        began = time.time()
-        missed = await self._inject(fault, planned)
+        began, on_the_clock = time.time(), time.monotonic()
+        missed = broken = None
+        try:
+            missed = await self._inject(fault, planned)
+        except BrokenPromise as promise:
+            broken = str(promise)
         ended = time.time()
+        self._pen.write(BookFault(planned.name, on_the_clock, time.monotonic()))
         recovered = await self._recovery()
         full = await self._full_strength(ended)
         found = Happened(
-            planned.number, planned.name, fault.worker.name, began, ended, recovered, full, missed
+            planned.number,
+            planned.name,
+            fault.worker.name,
+            began,
+            ended,
+            recovered,
+            full,
+            missed,
+            broken,
         )
         self.happened.append(found)
         self._timeline.write(json.dumps(asdict(found)) + "\n")
@@ -119,6 +139,7 @@ class Run:
 
     async def _full_strength(self, since: float) -> float | None:
         """Seconds until all processes consume, so that no fault is blamed for the one before."""
+        await asyncio.sleep(NOTICING_SECONDS)
         while time.time() - since < MOST_SECONDS:
             if await self._place.all_ready(complete=True):
                 return round(time.time() - since, 2)
@@ -136,6 +157,8 @@ def _in_words(found: Happened, counts: str) -> str:
     how = (
         f"missed: {found.missed}"
         if found.missed
+        else f"BROKEN: {found.broken}"
+        if found.broken
         else f"well again after {recovered:.1f} s"
         if recovered is not None
         else "NOT WELL AGAIN"

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from tests.chaos.rig.faults import broker, commands, database, links, upgrade, workers
-from tests.chaos.rig.faults.fault import Fault, NotInjected
+from tests.chaos.rig.faults.fault import BrokenPromise, Fault, NotInjected
 
-__all__ = ["FAULTS", "Fault", "NotInjected"]
+__all__ = ["FAULTS", "BrokenPromise", "Fault", "NotInjected"]
 
 FAULTS: Mapping[str, type[Fault]] = {
     kind.name: kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.chaos.rig.entities import POISONED
-from tests.chaos.rig.faults.fault import Blow, until
+from tests.chaos.rig.faults.fault import Blow, BrokenPromise, until
 from tests.chaos.rig.schedule import Recipe
 
 
@@ -29,7 +29,10 @@ class Poison(Blow):
         ids = await self.place.send_probes("die", count=1)
         await self.place.publisher.burst(100)
         await until(
-            lambda: self.place.book.answered(ids), within=180, what="the poison was not convicted"
+            lambda: self.place.book.answered(ids),
+            within=180,
+            what="the poison was not convicted",
+            error=BrokenPromise,
         )
 
 
@@ -42,7 +45,10 @@ class Stumbles(Blow):
     async def begin(self) -> None:
         ids = await self.place.send_probes("stumble", count=6, data={"times": 2})
         await until(
-            lambda: self.place.book.answered(ids), within=60, what="not all of them succeeded"
+            lambda: self.place.book.answered(ids),
+            within=60,
+            what="not all of them succeeded",
+            error=BrokenPromise,
         )
 
 

@@ -17,6 +17,10 @@ class NotInjected(Exception):
     """The fault did not come about, and why."""
 
 
+class BrokenPromise(Exception):
+    """The worker did not do what it promises, and what that is."""
+
+
 class Fault(ABC):
     """Something that goes wrong from `begin` to `end`.
 
@@ -56,10 +60,16 @@ class Blow(Fault):
         """Nothing is to be mended: the worker, or who runs it, does that."""
 
 
-async def until(condition: Callable[[], bool], *, within: float, what: str) -> None:
-    """Wait for it; raise `NotInjected` where it does not come."""
+async def until(
+    condition: Callable[[], bool],
+    *,
+    within: float,
+    what: str,
+    error: type[Exception] = NotInjected,
+) -> None:
+    """Wait for it; raise the error where it does not come."""
     for _ in range(round(within / 0.02)):
         if condition():
             return
         await asyncio.sleep(0.02)
-    raise NotInjected(f"{what} within {within:g} s")
+    raise error(f"{what} within {within:g} s")

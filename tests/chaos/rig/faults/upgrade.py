@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from tests.chaos.rig.faults.fault import Blow, NotInjected, until
+from tests.chaos.rig.faults.fault import Blow, BrokenPromise, until
 from tests.chaos.rig.faults.workers import STOP_SECONDS
 from tests.chaos.rig.schedule import Recipe
 
@@ -24,9 +24,9 @@ class RollingRestart(Blow):
             pid = worker.pid
             worker.signal(pid, signal.SIGTERM)
             if not await worker.ended(pid, within=STOP_SECONDS):
-                raise NotInjected(f"{worker.name} did not stop within {STOP_SECONDS} s")
+                raise BrokenPromise(f"{worker.name} did not stop within {STOP_SECONDS} s")
             await until(lambda: worker.pid != pid, within=5, what="nobody started it again")  # noqa: B023
             if not await place.ready(worker, within=30):
-                raise NotInjected(f"{worker.name} was not ready again within 30 s")
+                raise BrokenPromise(f"{worker.name} was not ready again within 30 s")
             if number == 0:
                 await place.migrations.add_and_apply()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from tests.chaos.rig.faults.fault import Blow, Fault, NotInjected, until
+from tests.chaos.rig.faults.fault import Blow, BrokenPromise, Fault, until
 from tests.chaos.rig.fleet import KILLED
 from tests.chaos.rig.schedule import Recipe
 
@@ -88,7 +88,7 @@ class Terminate(Blow):
         pid = self.worker.pid
         self.worker.signal(pid, signal.SIGTERM)
         if not await self.worker.ended(pid, within=STOP_SECONDS):
-            raise NotInjected(f"{self.worker.name} did not stop within {STOP_SECONDS} s")
+            raise BrokenPromise(f"{self.worker.name} did not stop within {STOP_SECONDS} s")
 
 
 class FreezeWorker(Fault):
