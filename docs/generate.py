@@ -27,6 +27,8 @@ from tests.benchmarks.growth import report as growth
 from tests.benchmarks.latency import report as latency
 from tests.benchmarks.stages import report as stages
 from tests.chaos.rig import publish as chaos
+from worker.broker.partitions import ACTIVE
+from worker.broker.routing import MISROUTED
 from worker.cli import app
 from worker.database.instruments import INSTRUMENTS
 from worker.settings import Settings
@@ -130,7 +132,7 @@ def metrics_page() -> str:
     """A table of all that is measured."""
     rows = (
         f"| `{it.prometheus_name}` | `{it.name}` | {it.kind} | {it.meaning} |\n"
-        for it in (*INSTRUMENTS, *RUNTIME)
+        for it in (*INSTRUMENTS, *RUNTIME, ACTIVE, MISROUTED)
     )
     return METRICS_HEAD + "".join(rows) + METRICS_TAIL
 

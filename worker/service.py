@@ -19,6 +19,7 @@ from worker.backoff import Backoff
 from worker.broker.connection import keep_connected
 from worker.broker.consumer import Consumer
 from worker.broker.publisher import Publisher
+from worker.broker.routing import RoutingWatch
 from worker.broker.topology import Topology
 from worker.codec import Codec
 from worker.database.engine import autocommit, make_engine, make_sessions
@@ -107,12 +108,15 @@ class Service:
         )
         self._consumer = Consumer(
             self._topology,
-            self._take,
+            self._take_watched if self._topology.partitions else self._take,
             self.health.part("commands"),
             prefetch=settings.prefetch,
             may_consume=self._watch.checked,
             must_pause=lambda: self._watch.away_for(HOLD_SECONDS),
         )
+        self._routing = RoutingWatch()
+        self.health.metrics.add(self._consumer.partitions.read)
+        self.health.metrics.add(self._routing.read)
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -178,6 +182,11 @@ class Service:
 
     def _take(self, delivery: Delivery) -> None:
         self._lanes.submit(self._authorization.judge(self._codec.decode(delivery)))
+
+    def _take_watched(self, delivery: Delivery) -> None:
+        item = self._codec.decode(delivery)
+        self._routing.look(item.envelope)
+        self._lanes.submit(item)
 
     async def _publish(self, settled: Sequence[tuple[Job, Settled]]) -> None:
         await self._publisher.publish(list(self._answers.publications(settled)))

@@ -62,7 +62,7 @@ def partitioned_environment(partitioned: Harness, environment: dict[str, str]) -
 
 
 def active(worker: Service) -> set[str]:
-    return set(worker._consumer._partitions.active)
+    return set(worker._consumer.partitions.active)
 
 
 async def publish(harness: Harness, commands: list[dict[str, Any]]) -> None:
@@ -104,7 +104,7 @@ async def test_order_is_kept_while_partitions_move_all_the_time(partitioned: Har
         publishing = asyncio.create_task(publish(partitioned, commands))
         while not publishing.done():
             for worker in (first, second):
-                for partition in worker._consumer._partitions._partitions:
+                for partition in worker._consumer.partitions._partitions:
                     if partition.active and chosen.random() < 0.05:
                         partition.release()
                         moves += 1

@@ -398,7 +398,7 @@ class Channel:
         header = _header(message.returns)
         sink = self.connection.intake.sinks.get((self.number, consumer.encode()))
         if sink is not None:
-            sink(tag, bool(message.returns), header, message.body)
+            sink(tag, bool(message.returns), b"", header, message.body)
             return
         frame = Basic.Deliver(consumer, tag, bool(message.returns), "", "")
         content = ContentHeader(body_size=len(message.body))

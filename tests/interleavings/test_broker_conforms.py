@@ -82,7 +82,9 @@ class Client:
             self.broker.topology.commands, self._never, consumer_tag=tag
         )
 
-    def _on_content(self, tag: int, redelivered: bool, header: bytes, body: bytes) -> None:
+    def _on_content(
+        self, tag: int, redelivered: bool, _: bytes, header: bytes, body: bytes
+    ) -> None:
         count = properties.read(header).headers.get("x-delivery-count", 0)
         self.came.append(Came(tag, redelivered, count, body))
 

@@ -67,7 +67,10 @@ def test_any_bytes_are_read_or_said_to_be_unreadable(raw: bytes) -> None:
 class Taken:
     deliveries: list[tuple[int, bool, bytes]] = field(default_factory=list)
 
-    def __call__(self, tag: int, redelivered: bool, header: bytes, body: bytes) -> None:
+    def __call__(
+        self, tag: int, redelivered: bool, routing_key: bytes, header: bytes, body: bytes
+    ) -> None:
+        assert routing_key == b"k"
         assert properties.read(header).message_id == f"m{tag}"
         self.deliveries.append((tag, redelivered, body))
 

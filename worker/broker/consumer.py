@@ -44,7 +44,7 @@ class Consumer:
         self._take = take
         self._part = part
         self._prefetch = max(1, prefetch // (1 + len(topology.partitions)))
-        self._partitions = Partitions(topology, take, prefetch=self._prefetch)
+        self.partitions = Partitions(topology, take, prefetch=self._prefetch)
         self._may_consume = may_consume
         self._must_pause = must_pause
         self._stop = asyncio.Event()
@@ -63,7 +63,7 @@ class Consumer:
         try:
             ended = await first_of(
                 together(
-                    self._partitions.serve(connection, self._finish),
+                    self.partitions.serve(connection, self._finish),
                     self._serve_shared_queue(connection),
                 ),
                 self._pausing(),
@@ -87,7 +87,7 @@ class Consumer:
         await self._idle.wait()
 
     async def _serve_shared_queue(self, connection: AbstractConnection) -> None:
-        await self._partitions.standing.wait()
+        await self.partitions.standing.wait()
         subscription = await SharedSubscription.open(
             connection, self._topology.commands, self._take, prefetch=self._prefetch
         )

@@ -17,13 +17,13 @@ from pamqp.commands import Basic
 
 from worker.broker.connection import connect, open_channel
 from worker.broker.properties import MAX_PROPERTIES_BYTES, PERSISTENT
+from worker.broker.routing import routing_key_of
 from worker.broker.sender import (
     FAILURES,
     REPLY_TO,
     Sender,
     ensure_exists,
     lost,
-    routing_key_of,
     sender_on,
     unless_closed,
 )

@@ -10,7 +10,7 @@ subscribes once, after it has taken its places in line.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable, Iterator
 from math import ceil
 from typing import Any
 
@@ -22,8 +22,16 @@ from worker.broker.partition import Partition
 from worker.broker.subscription import SUSPECT_DELIVERIES, Take
 from worker.broker.tasks import first_of, together
 from worker.broker.topology import Topology
+from worker.telemetry.metrics import Instrument, Reading
 
 log = structlog.get_logger(__name__)
+
+ACTIVE = Instrument(
+    "worker.partitions.active",
+    "gauge",
+    "{partition}",
+    "Partitions whose commands come to this process, as far as any have come.",
+)
 
 BALANCE_SECONDS = 2
 """How often a worker looks whether it has more than its share."""
@@ -47,6 +55,10 @@ class Partitions:
             Partition(queue, take, prefetch=prefetch, suspect_from=suspect_from, patience=patience)
             for queue in topology.partitions
         ]
+
+    def read(self) -> Iterator[tuple[Instrument, Iterable[Reading]]]:
+        """The instrument, for `/metrics`."""
+        yield ACTIVE, [({}, len(self.active))]
 
     @property
     def active(self) -> list[str]:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any, TypeVar
 
 from aio_pika.abc import AbstractConnection
@@ -21,11 +20,10 @@ from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 from pamqp.commands import Basic
 
 from worker.broker.connection import account_of, closed, connect, is_blocked, open_channel
-from worker.broker.frames import MAX_SHORT_STRING
 from worker.broker.properties import PERSISTENT
 from worker.broker.topology import Topology
 from worker.errors import Misconfigured, TimedOut, Unreachable
-from worker.messages import Publication, new_id
+from worker.messages import Publication
 from worker.settings import BrokerSettings
 
 T = TypeVar("T")
@@ -235,19 +233,3 @@ def lost(error: BaseException) -> Unreachable:
     """One sentence for a broker that went away, or ended the channel, in between."""
     reason = str(error) or type(error).__name__
     return Unreachable(f"RabbitMQ ended the conversation: {reason}")
-
-
-def routing_key_of(key: str | None, type_: str) -> str:
-    """The routing key of a command: its ordering key, by which it is shared out.
-
-    A key that is too long for AMQP is hashed; a command without one has its type.
-    """
-    if key is None:
-        return short(type_)
-    fits = len(key.encode("utf-8", "replace")) <= MAX_SHORT_STRING
-    return key if fits else sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def short(text: str) -> str:
-    """The text if it fits into an AMQP short string, else a fresh id in its place."""
-    return text if len(text.encode("utf-8", "replace")) <= MAX_SHORT_STRING else new_id()

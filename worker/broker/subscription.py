@@ -119,12 +119,19 @@ class Subscription:
         except (ValueError, TypeError):
             header = b""  # decoded, yet not to be written again: unreadable
         assert message.delivery_tag is not None
-        self._on_content(message.delivery_tag, bool(message.redelivered), header, message.body)
+        routing_key = (message.routing_key or "").encode()
+        again = bool(message.redelivered)
+        self._on_content(message.delivery_tag, again, routing_key, header, message.body)
 
-    def _on_content(self, tag: int, redelivered: bool, header: bytes, body: bytes) -> None:
+    def _on_content(
+        self, tag: int, redelivered: bool, routing_key: bytes, header: bytes, body: bytes
+    ) -> None:
         try:
             self.window.add(tag)
-            self._take(read_delivery(tag, redelivered, header, body, self.window))
+            delivery = read_delivery(
+                tag, redelivered, header, body, self.window, routing_key=routing_key
+            )
+            self._take(delivery)
         except Exception:
             # The delivery would hold its place for ever.
             log.exception("a delivery could not be taken")
@@ -137,7 +144,13 @@ def is_suspect(delivery: Delivery) -> bool:
 
 
 def read_delivery(
-    tag: int, redelivered: bool, header: bytes, body: bytes, window: Window
+    tag: int,
+    redelivered: bool,
+    header: bytes,
+    body: bytes,
+    window: Window,
+    *,
+    routing_key: bytes = b"",
 ) -> Delivery:
     """The message of a delivery tag, from its content header (the payload) and its body."""
     found = properties.read(header)
@@ -155,6 +168,7 @@ def read_delivery(
         content_encoding=found.content_encoding,
         user_id=found.user_id,
         headers=found.headers,
+        routing_key=routing_key,
         delivery_count=count if isinstance(count, int) else 0,
         unreadable=ascii(mended)[:200].strip("'") if mended else found.unreadable,
         properties=header,

@@ -30,8 +30,9 @@ from yarl import URL
 # Another name in each process, so that no publisher can set it.
 UNREADABLE_HEADER = f"x-unreadable-{token_hex(16)}"
 
-Sink = Callable[[int, bool, bytes, bytes], None]
-"""Takes delivery tag, redelivered, content header (its payload) and body; must not raise."""
+Sink = Callable[[int, bool, bytes, bytes, bytes], None]
+"""Takes delivery tag, redelivered, routing key, content header (its payload) and body; must not
+raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class _Content:
     sink: Sink
     tag: int
     redelivered: bool
+    routing_key: bytes = b""
     header: bytes = b""
     missing: int = 0
     pieces: list[bytes] = field(default_factory=list)
@@ -172,7 +174,9 @@ class Intake:
             del self._contents[channel]
             pieces = content.pieces
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            content.sink(content.tag, content.redelivered, content.header, body)
+            content.sink(
+                content.tag, content.redelivered, content.routing_key, content.header, body
+            )
         return True
 
     def _take_delivery(self, channel: int, frame: bytes) -> bool:
@@ -181,7 +185,9 @@ class Intake:
         if sink is None:
             return False
         tag, redelivered = _TAG_AND_FLAGS.unpack_from(frame, end)
-        self._contents[channel] = _Content(sink, tag, bool(redelivered))
+        exchange = end + _TAG_AND_FLAGS.size
+        routing_key = frame[exchange + 1 + frame[exchange] + 1 : -1]
+        self._contents[channel] = _Content(sink, tag, bool(redelivered), routing_key)
         return True
 
     def _take_answer(self, channel: int, method: bytes, frame: bytes) -> bool:
@@ -192,7 +198,7 @@ class Intake:
             return True
         if method == _RETURN:
 
-            def returned(_tag: int, _redelivered: bool, header: bytes, _body: bytes) -> None:
+            def returned(_: int, __: bool, ___: bytes, header: bytes, ____: bytes) -> None:
                 answers.returned(frame, header)
 
             self._contents[channel] = _Content(returned, 0, False)

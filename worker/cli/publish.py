@@ -176,7 +176,7 @@ def publication_of(
     topology: Topology, codec: Codec, command: dict[str, Any], body: bytes | None = None
 ) -> Publication:
     """The command as a message; `body` are its bytes, if there are some already."""
-    from worker.broker.sender import routing_key_of, short
+    from worker.broker.routing import routing_key_of, short
     from worker.messages import Publication
 
     if body is None:

@@ -119,7 +119,7 @@ async def _page(
 
 def _publication(topology: Topology, entry: Entry) -> Publication:
     from worker.answers import CLOUDEVENT
-    from worker.broker.sender import short
+    from worker.broker.routing import short
     from worker.cli.events import members_of
     from worker.messages import Publication
 

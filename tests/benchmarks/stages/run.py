@@ -107,11 +107,11 @@ def stream(bodies: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
-async def read(clock: Clock, raw: bytes) -> list[tuple[int, bool, bytes, bytes]]:
-    """Tag, redelivered, header and body of each delivery."""
+async def read(clock: Clock, raw: bytes) -> list[tuple[int, bool, bytes, bytes, bytes]]:
+    """Tag, redelivered, routing key, header and body of each delivery."""
     reader = asyncio.StreamReader(limit=2 * len(raw))
     intake = Intake(reader)
-    found: list[tuple[int, bool, bytes, bytes]] = []
+    found: list[tuple[int, bool, bytes, bytes, bytes]] = []
     intake.sinks[1, b"bench"] = lambda *content: found.append(content)
     reader.feed_data(raw)
     reader.feed_eof()
@@ -151,7 +151,10 @@ class Bench:
         clock = self._clock
         contents = await read(clock, stream(bodies))
         with clock.stage("read properties"):
-            deliveries: list[Delivery] = [read_delivery(*each, self._window) for each in contents]
+            deliveries: list[Delivery] = [
+                read_delivery(tag, again, header, body, self._window, routing_key=routing_key)
+                for tag, again, routing_key, header, body in contents
+            ]
         with clock.stage("decode and validate"):
             jobs = [Job(self._codec.decode(each)) for each in deliveries]
         with clock.stage("begin, commit, and the pool"):
