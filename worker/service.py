@@ -108,13 +108,14 @@ class Service:
         )
         self._consumer = Consumer(
             self._topology,
-            self._take_watched if self._topology.partitions else self._take,
+            self._take,
             self.health.part("commands"),
             prefetch=settings.prefetch,
             may_consume=self._watch.checked,
             must_pause=lambda: self._watch.away_for(HOLD_SECONDS),
         )
         self._routing = RoutingWatch()
+        self._has_partitions = bool(self._topology.partitions)
         self.health.metrics.add(self._consumer.partitions.read)
         self.health.metrics.add(self._routing.read)
         self._stop = asyncio.Event()
@@ -181,11 +182,9 @@ class Service:
         await keep_pruned(self._sessions, retention)
 
     def _take(self, delivery: Delivery) -> None:
-        self._lanes.submit(self._authorization.judge(self._codec.decode(delivery)))
-
-    def _take_watched(self, delivery: Delivery) -> None:
-        item = self._codec.decode(delivery)
-        self._routing.look(item.envelope)
+        item = self._authorization.judge(self._codec.decode(delivery))
+        if self._has_partitions:
+            self._routing.look(item.envelope)
         self._lanes.submit(item)
 
     async def _publish(self, settled: Sequence[tuple[Job, Settled]]) -> None:
