@@ -25,6 +25,9 @@ from worker.messages import Delivery
 from worker.settings import BrokerSettings
 from worker.telemetry.health import Part
 
+# Of the default limit of 20 deliveries, half convicts, and a bit more than half of that isolates.
+ALONE_DELIVERIES = 6
+
 
 class StillTopology(Topology):
     async def ensure(self, connection: AbstractConnection) -> None:
@@ -214,7 +217,7 @@ async def test_taking_begins_with_one_and_widens(bench: Bench) -> None:
 
 async def test_a_suspect_that_comes_first_runs_alone(bench: Bench) -> None:
     task = await bench.start()
-    headers = {"x-delivery-count": SUSPECT_DELIVERIES}
+    headers = {"x-delivery-count": ALONE_DELIVERIES}
     await bench.channel.deliver(message(1, redelivered=True, headers=headers))
 
     assert bench.tags == [1]
@@ -227,7 +230,7 @@ async def test_a_suspect_among_others_runs_alone_when_those_are_done(bench: Benc
     """And is not sent back, which the broker would count like a death."""
     task = await bench.start()
     await bench.channel.deliver(message(1))
-    headers = {"x-delivery-count": SUSPECT_DELIVERIES}
+    headers = {"x-delivery-count": ALONE_DELIVERIES}
     suspects = [message(tag, redelivered=True, headers=headers) for tag in (2, 5)]
     await bench.channel.deliver(suspects[0], message(3), message(4), suspects[1])
     assert bench.tags == [1]
@@ -250,10 +253,49 @@ async def test_a_suspect_among_others_runs_alone_when_those_are_done(bench: Benc
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_the_company_of_suspects_shrinks_with_each_redelivery(bench: Bench) -> None:
+    """Hundreds that were in hand when all workers died are not carried out one by one."""
+    task = await bench.start()
+    suspects = [
+        message(tag, redelivered=True, headers={"x-delivery-count": count})
+        for tag, count in enumerate([3] * 70 + [4] * 20 + [5] * 5 + [6] * 2, start=2)
+    ]
+    await bench.channel.deliver(message(1), *suspects)
+    companies = []
+    handed = 0
+    while handed < 1 + len(suspects):
+        await until(lambda: len(bench.taken) > handed)  # noqa: B023
+        await turns()
+        companies.append(len(bench.taken) - handed)
+        for delivery in bench.taken[handed:]:
+            delivery.source.settle(delivery.tag)
+        handed = len(bench.taken)
+
+    # The last six of the first kind have ten of the second with them.
+    assert companies == [1, 64, 16, 10, 4, 1, 1, 1]
+    assert bench.tags == list(range(1, 99))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_worker_that_begins_among_suspects_takes_as_many_as_these_bear(
+    bench: Bench,
+) -> None:
+    task = await bench.start()
+    for tag, count in ((1, 6), (2, 5), (3, 4), (4, 0)):
+        headers = {"x-delivery-count": count}
+        await bench.channel.deliver(message(tag, redelivered=True, headers=headers))
+
+    assert bench.tags == [1, 2, 3, 4]
+    assert bench.channel.prefetches == [1, 4, 16, 100]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_stop_gives_back_what_waits_for_a_suspect(bench: Bench) -> None:
     task = await bench.start()
     await bench.channel.deliver(message(1))
-    headers = {"x-delivery-count": SUSPECT_DELIVERIES}
+    headers = {"x-delivery-count": ALONE_DELIVERIES}
     suspect = message(2, redelivered=True, headers=headers)
     await bench.channel.deliver(suspect, message(3))
     await asyncio.wait_for(bench.consumer.stop_taking(), 5)

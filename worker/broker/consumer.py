@@ -93,7 +93,7 @@ class Consumer:
         )
         try:
             async with answered_within(self._topology.settings.connect_timeout_seconds):
-                await subscription.begin_with_care()
+                await subscription.begin_with_care(self._topology.settings.delivery_limit)
             self._part.up()
             stopping = asyncio.ensure_future(self._stop.wait())
             ended = await first_of(subscription.broken(), subscription.meet_suspects(), stopping)

@@ -23,7 +23,7 @@ from worker.messages import Delivery
 log = structlog.get_logger(__name__)
 
 SUSPECT_DELIVERIES = 3
-"""Redeliveries from which on a command runs with nothing else being carried out."""
+"""Redeliveries from which on a command may be what ended the workers that had it in hand."""
 
 CLEARING_SECONDS = 10
 """How long commands in hand may take to finish before others stop waiting for them."""
@@ -136,11 +136,6 @@ class Subscription:
             # The delivery would hold its place for ever.
             log.exception("a delivery could not be taken")
             self._failed.set()
-
-
-def is_suspect(delivery: Delivery) -> bool:
-    """Whether it was in hand so often when workers died that it may be what ended them."""
-    return delivery.delivery_count >= SUSPECT_DELIVERIES
 
 
 def read_delivery(
