@@ -2,60 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-import shutil
-import sys
 from pathlib import Path
-
-import pytest
 
 from tests.chaos.processes import WorkerProcess
 from tests.harness import Harness
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """The migrations of this project, and beside them a package `shop` from the page."""
-    shutil.copy(ROOT / "alembic.ini", tmp_path)
-    shutil.copytree(ROOT / "alembic", tmp_path / "alembic")
-    page = (ROOT / "docs" / "entities.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "shop").mkdir()
-    (tmp_path / "shop" / "__init__.py").touch()
-    (tmp_path / "shop" / "entities.py").write_text(code)
-    return tmp_path
-
-
-async def run(environment: dict[str, str], cwd: Path, *arguments: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        *arguments,
-        cwd=cwd,
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
+from tests.integration.conftest import Shop
 
 
 async def test_the_entity_of_the_page_works(
-    checkout: Path, harness: Harness, environment: dict[str, str]
+    shop: Shop, harness: Harness, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    environment |= {
-        "WORKER_ENTITIES": "worker.entities,shop.entities",
-        "PYTHONPATH": str(checkout),
-        "WORKER_MIGRATIONS": str(checkout / "alembic"),
-    }
-    await run(environment, checkout, "alembic", "revision", "--autogenerate", "-m", "add products")
-    await run(environment, checkout, "alembic", "upgrade", "head")
-    await run(environment, checkout, "alembic", "check")
+    environment |= shop.environment
+    await shop.run(environment, "alembic", "upgrade", "head")
+    await shop.run(environment, "alembic", "check")
 
-    worker = WorkerProcess(environment, checkout / "worker.log")
+    worker = WorkerProcess(environment, tmp_path / "worker.log")
     await worker.start()
     try:
         await harness.subscribe()

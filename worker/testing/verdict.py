@@ -159,7 +159,8 @@ def _unfounded(book: Book, answers: dict[str, list[Event]]) -> Iterator[str]:
             yield f"{id_} was never sent, and {events[0].type} answers it"
         yield from _against_ledger(id_, events, ledger.get(id_))
     for entry in book.ledger:
-        if entry.event_id not in seen:
+        # The ledger also remembers commands from before this book.
+        if entry.command_id in sent and entry.event_id not in seen:
             yield f"{entry.command_id}: the ledger says {entry.outcome}, and its event never came"
     for letter in book.letters:
         if letter.event_id is not None and letter.event_id not in seen:
