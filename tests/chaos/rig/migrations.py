@@ -33,6 +33,10 @@ def downgrade() -> None:
 _ORIGINAL = Path(__file__).parents[3] / "alembic"
 
 
+class NotMigrated(Exception):
+    """`worker migrate` has failed, and what it said."""
+
+
 class Migrations:
     """A folder of migrations of the run's own (`WORKER_MIGRATIONS`)."""
 
@@ -53,7 +57,7 @@ class Migrations:
         )
         output, _ = await process.communicate()
         if process.returncode:
-            raise RuntimeError(f"worker migrate failed: {output.decode(errors='replace')}")
+            raise NotMigrated(f"worker migrate failed: {output.decode(errors='replace')}")
 
     async def add_and_apply(self) -> None:
         """One revision more."""
@@ -61,5 +65,10 @@ class Migrations:
         number = len(list((self.folder / "versions").glob("chaos_*.py"))) + 1
         revision = f"chaos_{number:04d}"
         text = _REVISION.format(revision=revision, previous=head)
-        (self.folder / "versions" / f"{revision}.py").write_text(text)
-        await self.apply(self._environment)
+        path = self.folder / "versions" / f"{revision}.py"
+        path.write_text(text)
+        try:
+            await self.apply(self._environment)
+        except NotMigrated:
+            path.unlink()  # or no worker would start any more
+            raise

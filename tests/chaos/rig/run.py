@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from subprocess import SubprocessError
 
 import asyncpg
 from pika.exceptions import AMQPError
@@ -28,7 +29,16 @@ NOTICING_SECONDS = 0.2
 SETTLE_SECONDS = 120
 """How long, at the end, the last answers may take."""
 
-_UNFORESEEN = (ServerError, AMQPError, OSError, TimeoutError, asyncpg.PostgresError)
+_UNFORESEEN = (
+    ServerError,
+    AMQPError,
+    OSError,
+    TimeoutError,
+    SubprocessError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+)
+"""What a busy machine may do to the breaking itself."""
 
 
 @dataclass(frozen=True)

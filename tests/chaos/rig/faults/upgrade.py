@@ -6,6 +6,7 @@ import signal
 
 from tests.chaos.rig.faults.fault import Blow, BrokenPromise, until
 from tests.chaos.rig.faults.workers import STOP_SECONDS
+from tests.chaos.rig.migrations import NotMigrated
 from tests.chaos.rig.schedule import Recipe
 
 
@@ -29,4 +30,10 @@ class RollingRestart(Blow):
             if not await place.ready(worker, within=30):
                 raise BrokenPromise(f"{worker.name} was not ready again within 30 s")
             if number == 0:
-                await place.migrations.add_and_apply()
+                await self._migrate()
+
+    async def _migrate(self) -> None:
+        try:
+            await self.place.migrations.add_and_apply()
+        except NotMigrated as error:
+            raise BrokenPromise(str(error)) from error
