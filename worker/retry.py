@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.database.pool import NestedCheckout
+from worker.database.primary import READ_ONLY
 
 
 class Kind(Enum):
@@ -44,7 +45,7 @@ _UNDER_CHANGE = frozenset(
     }
 )
 """What a migration or a grant that is under way looks like; or a mistake of a handler's."""
-_OUTAGES = _UNDER_CHANGE | {"25006"}  # read_only_sql_transaction: a standby, not yet promoted
+_OUTAGES = _UNDER_CHANGE | {READ_ONLY}
 _TRANSIENT = frozenset(
     {
         "57014",  # query_canceled: statement_timeout
@@ -89,6 +90,8 @@ def is_doubtful(fault: BaseException) -> bool:
     """
     if isinstance(fault, DBAPIError):
         code = getattr(fault.orig, "sqlstate", None) or ""
+        if code == READ_ONLY:  # such a connection is left, not broken
+            return False
         broken = fault.connection_invalidated or code[:2] in ("", "08") or code.startswith("57P0")
         return broken or code in _UNDER_CHANGE
     return isinstance(fault, ConnectionResetError | BrokenPipeError | TimeoutError)

@@ -6,11 +6,8 @@ generated from here.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +25,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from worker.errors import Misconfigured
 from worker.tls import TlsFiles, check_authorities, check_identity
+from worker.urls import check_broker, check_database, split, tls_mode
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Days = Annotated[float, Field(gt=0, le=3_650)]
@@ -61,9 +59,9 @@ def _must_be_encrypted(info: ValidationInfo) -> None:
     url = info.data.get("url")
     if url is None:  # wrong itself, and told already
         return
-    if any(address.startswith("amqp:") for address in _split(url)):
+    if any(address.startswith("amqp:") for address in split(url.get_secret_value())):
         raise ValueError("is of no use with amqp://, which is not encrypted; use amqps://")
-    mode = _tls_mode(url.get_secret_value())
+    mode = tls_mode(url.get_secret_value())
     if mode in {"disable", "allow", "prefer"}:
         raise ValueError(
             f"is of no use with sslmode={mode} in the URL, which does without "
@@ -163,19 +161,12 @@ class BrokerSettings(_TlsSection):
     @property
     def urls(self) -> list[str]:
         """The address of each node, password included."""
-        return _split(self.url)
+        return split(self.url.get_secret_value())
 
     @field_validator("url")
     @classmethod
     def _amqp(cls, value: SecretStr) -> SecretStr:
-        for number, url in enumerate(urls := _split(value), start=1):
-            _check_url(
-                url,
-                schemes=("amqp", "amqps"),
-                example="amqp://user:password@host:5672/",
-                which=f"address {number} of {len(urls)} " if len(urls) > 1 else "",
-            )
-            _refuse_in_query(url, _TLS_OF_AIORMQ)
+        check_broker(value.get_secret_value())
         return value
 
 
@@ -185,7 +176,8 @@ class DatabaseSettings(_TlsSection):
     url: SecretStr = Field(
         SecretStr("postgresql+asyncpg://postgres@127.0.0.1:5432/postgres"),
         description="Address of PostgreSQL, `postgresql+asyncpg://user:password@host:5432/name`; "
-        "with `?sslmode=verify-full` by TLS, certificate verified.",
+        "with `?sslmode=verify-full` by TLS, certificate verified; of a primary and its standbys "
+        "`postgresql+asyncpg://user:password@/name?host=a:5432&host=b:5432`.",
     )
     tls_ca_file: AuthoritiesFile = Field(
         None,
@@ -232,21 +224,13 @@ class DatabaseSettings(_TlsSection):
     @field_validator("url")
     @classmethod
     def _asyncpg(cls, value: SecretStr) -> SecretStr:
-        _check_url(
-            value.get_secret_value(),
-            schemes=("postgresql+asyncpg",),
-            example="postgresql+asyncpg://user:password@host:5432/name",
-        )
-        _refuse_in_query(value.get_secret_value(), _TLS_OF_ASYNCPG)
-        mode = _tls_mode(value.get_secret_value())
-        if mode not in (None, *TLS_MODES):
-            raise ValueError(f"sslmode must be one of: {', '.join(TLS_MODES)}")
+        check_database(value.get_secret_value())
         return value
 
     @property
     def tls_mode(self) -> str | None:
         """The `sslmode` that holds; `None` leaves it to the driver: TLS if offered, unverified."""
-        return _tls_mode(self.url.get_secret_value()) or ("verify-full" if self.tls_files else None)
+        return tls_mode(self.url.get_secret_value()) or ("verify-full" if self.tls_files else None)
 
 
 def _authorization(rules: object) -> object:
@@ -387,44 +371,6 @@ def load_settings() -> Settings:
 def _section_of(error: SettingsError) -> str:
     names = [name for name in _SECTIONS if f'"{name}"' in str(error)]
     return names[0].upper() if names else "…"
-
-
-def _split(urls: SecretStr) -> list[str]:
-    # At the commas before a scheme: a password may have others.
-    return re.split(r"\s*,\s*(?=[A-Za-z][A-Za-z0-9+.-]*://)", urls.get_secret_value().strip())
-
-
-def _check_url(url: str, *, schemes: tuple[str, ...], example: str, which: str = "") -> None:
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0
-        # Of another address, which lacks its scheme; in a name it would be written %2C.
-        good = good and "," not in parts.netloc.rpartition("@")[2] + parts.path
-    except ValueError:  # its own words would quote the password
-        good = False
-    if not good:
-        raise ValueError(f"{which}must look like {example}")
-
-
-def _refuse_in_query(url: str, names: Set[str]) -> None:
-    """Options of the libraries below that settings of ours, which are checked, stand for."""
-    for name in names & dict(parse_qsl(urlsplit(url).query, keep_blank_values=True)).keys():
-        raise ValueError(
-            f"{name!r} must not stand in it: name files by …__TLS_CA_FILE, "
-            "…__TLS_CERTIFICATE_FILE and …__TLS_KEY_FILE; certificates are always verified"
-        )
-
-
-def _tls_mode(url: str) -> str | None:
-    """The URL's `sslmode`, which SQLAlchemy calls `ssl`."""
-    query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
-    return query.get("sslmode", query.get("ssl"))
-
-
-_TLS_OF_AIORMQ = {"cafile", "capath", "cadata", "keyfile", "certfile", "no_verify_ssl"}
-_TLS_OF_ASYNCPG = {"sslrootcert", "sslcert", "sslkey", "sslcrl", "sslpassword"}
-TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-"""As libpq has them. Only the last two verify, and only the last three insist on encryption."""
 
 
 def _explain(fault: dict[str, object]) -> str:

@@ -133,3 +133,11 @@ async def test_without_the_program_it_is_refused_by_name(
     with pytest.raises(BadScenario, match="apt-get install pgbouncer"):
         async with open_bouncer(settings, Database(through="pgbouncer")):
             pass
+
+
+async def test_of_several_hosts_the_primary_must_be_named() -> None:
+    url = "postgresql+asyncpg://ann@/shop?host=a:5432&host=b:5432"
+    settings = DatabaseSettings.model_validate({"url": url})
+    with pytest.raises(BadScenario, match="name the primary"):
+        async with open_bouncer(settings, Database(through="pgbouncer")):
+            pass

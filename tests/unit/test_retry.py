@@ -102,6 +102,7 @@ def test_other_faults_are_known_by_their_type(raised: Exception, kind: Kind) -> 
         (fault("57014"), False),
         (fault("53100"), False),
         (fault("25006"), False),
+        (fault("25006", broken=True), False),
         (ConnectionRefusedError(), False),
         (ValueError(), False),
     ],

@@ -234,6 +234,46 @@ def test_a_secret_in_the_wrong_place_is_told_by_name_only(
     assert SECRET not in message
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "host=a:5432&host=b:5433",
+        "host=a,b&port=5432,5433",
+        "host=a:5432&host=b:5433&target_session_attrs=read-write",
+        "host=a:5432&host=b:5433&target_session_attrs=primary&sslmode=verify-full",
+    ],
+)
+def test_the_database_may_have_several_hosts(monkeypatch: pytest.MonkeyPatch, query: str) -> None:
+    url = f"postgresql+asyncpg://ann:{SECRET}@/shop?{query}"
+    monkeypatch.setenv("WORKER_DATABASE__URL", url)
+
+    assert load_settings().database.url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    ("rest", "says"),
+    [
+        ("@/shop", "must look like"),
+        ("@a:5432,b:5432/shop", "must look like"),
+        ("@a:5432/shop?host=b:5432", "must look like"),
+        ("@/shop?host=a:5432&host=b", "host 2 of 2 must look like host:5432"),
+        ("@/shop?host=a,b&port=5432", "host 2 of 2 must look like host:5432"),
+        ("@/shop?host=a:5432&host=", "host 2 of 2 must look like host:5432"),
+        ("@/shop?host=a:5432&host=[::1]:5432", "host 2 of 2 must look like host:5432"),
+        ("@/shop?host=a:1&host=b:1&target_session_attrs=any", "must be read-write or primary"),
+        ("@a/shop?target_session_attrs=standby", "must be read-write or primary"),
+    ],
+)
+def test_wrong_hosts_of_the_database_are_told_without_the_password(
+    monkeypatch: pytest.MonkeyPatch, rest: str, says: str
+) -> None:
+    message = told(monkeypatch, WORKER_DATABASE__URL=f"postgresql+asyncpg://ann:{SECRET}{rest}")
+
+    assert message.startswith("WORKER_DATABASE__URL: ")
+    assert says in message
+    assert SECRET not in message
+
+
 def test_no_form_of_the_settings_shows_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKER_BROKER__URL", f"amqp://ann:{SECRET}@rabbit/")
     monkeypatch.setenv("WORKER_DATABASE__URL", f"postgresql+asyncpg://ann:{SECRET}@db/shop")

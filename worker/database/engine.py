@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, make_url, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -19,8 +18,10 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from worker.database.base import Base
+from worker.database.faults import first_line, sqlstate
 from worker.database.meter import attach
 from worker.database.pool import FairPool, pool_of
+from worker.database.primary import follow
 from worker.database.tls import secure
 from worker.errors import Misconfigured, Unreachable
 from worker.settings import DatabaseSettings
@@ -58,6 +59,7 @@ def make_engine(settings: DatabaseSettings, *, name: str = "worker") -> AsyncEng
     )
     attach(pool_of(engine).meter, engine)
     secure(engine, settings)
+    follow(engine)
     return engine
 
 
@@ -150,6 +152,9 @@ async def check_usable(engine: AsyncEngine) -> None:
     except (SQLAlchemyError, OSError) as error:
         raise explain(error, engine) from error
     if not writable:
+        # The next connection may lead to a server that does: to another of several hosts, or to
+        # what the same name has come to stand for.
+        await engine.dispose()
         raise Unreachable("PostgreSQL accepts no writes (it is read-only, or a standby)")
     if lacking:
         raise Misconfigured(
@@ -179,7 +184,7 @@ def explain(error: BaseException, engine: AsyncEngine) -> Unreachable | Misconfi
     match code:
         case "28P01" | "28000":
             return Misconfigured(
-                f"PostgreSQL refuses the account or its password ({where}): {_first_line(error)}. "
+                f"PostgreSQL refuses the account or its password ({where}): {first_line(error)}. "
                 "Set WORKER_DATABASE__URL to an account that may log in"
             )
         case "3D000":
@@ -189,33 +194,15 @@ def explain(error: BaseException, engine: AsyncEngine) -> Unreachable | Misconfi
             )
         case "42P01":
             return Misconfigured(
-                f"The database has no such table ({where}): {_first_line(error)}. "
+                f"The database has no such table ({where}): {first_line(error)}. "
                 "Bring the schema there with: worker migrate"
             )
         case "42501":
             return Misconfigured(
-                f"The database account lacks a right ({where}): {_first_line(error)}. "
+                f"The database account lacks a right ({where}): {first_line(error)}. "
                 "Grant it, or set WORKER_DATABASE__URL to an account that has it"
             )
     return Unreachable(
-        f"PostgreSQL cannot be reached ({where}): {_first_line(error)}. "
+        f"PostgreSQL cannot be reached ({where}): {first_line(error)}. "
         "Start it, or set WORKER_DATABASE__URL"
     )
-
-
-def sqlstate(error: BaseException | None) -> str | None:
-    """The server's code for an error, or for what has caused it; `None` where it said nothing."""
-    while error is not None:
-        code: Any = getattr(error, "sqlstate", None)
-        if code:
-            return str(code)
-        error = getattr(error, "orig", None) or error.__cause__
-    return None
-
-
-def _first_line(error: BaseException) -> str:
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        error = error.orig.__cause__ or error.orig
-    if isinstance(error, TimeoutError | asyncio.TimeoutError):
-        return "no answer in time"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

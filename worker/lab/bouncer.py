@@ -41,13 +41,17 @@ async def open_bouncer(settings: DatabaseSettings, part: Database) -> AsyncItera
     if part.through == "direct":
         yield None
         return
+    server = make_url(settings.url.get_secret_value())
+    if server.host is None:
+        raise BadScenario(
+            "database.through='pgbouncer' wants one host in WORKER_DATABASE__URL: name the primary"
+        )
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         raise BadScenario(
             "database.through='pgbouncer' needs the program pgbouncer, which is not installed. "
             "On Debian or Ubuntu: apt-get install pgbouncer"
         )
-    server = make_url(settings.url.get_secret_value())
     with tempfile.TemporaryDirectory(prefix="worker-lab-bouncer-") as name:
         folder, port, password = Path(name), _free_port(), secrets.token_hex(16)
         (folder / "users.txt").write_text(f'"{NAME}" "{password}"\n', encoding="utf-8")
