@@ -10,7 +10,7 @@ SERVERS := $(BIN)/python -m tests.servers
 PEERS := .venv-bench
 PEERS_READY := $(PEERS)/.ready
 
-.PHONY: help setup demo run test interleavings mutations fuzz soak chaos bench bench-latency bench-growth bench-stages check format docs migration lock down clean
+.PHONY: help setup demo run test interleavings mutations fuzz soak chaos bench bench-latency bench-growth bench-stages check format docs migration lock sbom audit down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,13 @@ lock: $(READY) ## Resolve all packages anew and pin them with their hashes
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade --extra dev pyproject.toml -o requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade --extra bench pyproject.toml -o requirements-bench.lock
+
+sbom: $(READY) ## Write what the worker is made of: sbom.json (CycloneDX), and check the licences
+	@$(BIN)/python -m tests.supply sbom --out sbom.json
+	@$(BIN)/python -m tests.supply licences
+
+audit: $(READY) ## Known vulnerabilities of the locked packages, where a service that knows them is reached
+	@$(BIN)/python -m tests.supply audit
 
 down: ## Stop the servers that make started; their data stays
 	@if test -e $(READY); then $(SERVERS) down; fi

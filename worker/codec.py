@@ -264,7 +264,10 @@ class _Reading:
 
     def _reply_to(self) -> str | None:
         reply_to = self._text("reply_to", self._delivery.reply_to, 255)
-        if reply_to in self._own_queues:
+        # Below them are partitions, those of another number than this worker's included.
+        if reply_to and any(
+            reply_to == queue or reply_to.startswith(f"{queue}.") for queue in self._own_queues
+        ):
             self._fault("/reply_to", "own_queue", "must not be one of the worker's own queues")
             return None
         return reply_to

@@ -203,3 +203,18 @@ async def test_on_a_terminal_a_bar_shows_how_far_it_is(cli: CommandLine) -> None
     assert "3 published" in shown
     assert shown.rstrip().endswith("3 commands published")
     assert '"id"' not in shown
+
+
+async def test_a_line_of_a_file_is_no_longer_than_what_a_worker_reads(
+    cli: CommandLine, harness: Harness
+) -> None:
+    await declare(harness)
+    good = '{"type": "user.delete", "target": {"id": 1}}\n'
+    endless = good + '{"type": "user.delete", "key": "' + "x" * 1_000_000
+
+    result = await cli(
+        "publish", "--file", "-", stdin=endless, code=2, WORKER_MAX_BODY_BYTES="2000"
+    )
+
+    assert "line 2: it is longer than WORKER_MAX_BODY_BYTES=2000" in result.err
+    assert "1 command published" in result.err

@@ -303,7 +303,10 @@ def test_all_faults_are_told_at_once(codec: Codec) -> None:
     assert {"/z", "/target", "/data/rating", "/data/foo"} <= set(pointers(problem))
 
 
-@pytest.mark.parametrize("queue", ["worker.commands", "worker.events", "worker.dead-letters"])
+@pytest.mark.parametrize(
+    "queue",
+    ["worker.commands", "worker.events", "worker.dead-letters", "worker.commands.7"],
+)
 def test_an_answer_cannot_be_sent_to_our_own_queues(codec: Codec, queue: str) -> None:
     item = codec.decode(delivery(CREATE, reply_to=queue))
 

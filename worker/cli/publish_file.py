@@ -63,7 +63,8 @@ async def _publish(settings: Settings, registry: Registry, file: int) -> None:
         with _progress(os.fstat(file).st_size or None) as advance:
             name = f"{settings.namespace} publish"
             async with open_sender(settings.broker, topology, name) as sender:
-                await pipeline.run(sender, _commands(file, registry), advance)
+                lines = _commands(file, registry, settings.max_body_bytes)
+                await pipeline.run(sender, lines, advance)
     finally:
         unsure = f", perhaps {pipeline.unsure:,} more" if pipeline.unsure else ""
         say(f"{counted(pipeline.published, 'command')} published{unsure}")
@@ -124,23 +125,25 @@ class Pipeline:
             self._sent.put_nowait(None)
 
 
-async def _commands(file: int, registry: Registry) -> AsyncIterator[Line]:
+async def _commands(file: int, registry: Registry, most_bytes: int) -> AsyncIterator[Line]:
     """The commands of the file; raises `Misused` at the first line that is none."""
     number = 0
-    async for line in _lines(file):
+    async for line in _lines(file, most_bytes):
         number += 1
         text = line.removeprefix(BOM) if number == 1 else line
         if not text.strip():
             continue
         try:
-            yield _command(number, text, registry)
+            yield _command(number, text, registry, most_bytes)
         except Misused as error:
             raise Misused(f"line {number}: {error}. Nothing after it was published") from None
 
 
-def _command(number: int, text: bytes, registry: Registry) -> Line:
+def _command(number: int, text: bytes, registry: Registry, most_bytes: int) -> Line:
     from worker.messages import new_id
 
+    if len(text) > most_bytes:
+        raise Misused(f"it is longer than WORKER_MAX_BODY_BYTES={most_bytes}")
     try:
         members = json.loads(text.decode())
     except RecursionError:
@@ -161,13 +164,15 @@ def _command(number: int, text: bytes, registry: Registry) -> Line:
     return Line(number, members, body)
 
 
-async def _lines(file: int) -> AsyncIterator[bytes]:
-    """Lines as they come, without waiting for the end of a pipe."""
+async def _lines(file: int, most_bytes: int) -> AsyncIterator[bytes]:
+    """Lines as they come, without waiting for the end of a pipe, nor of a line without end."""
     rest = b""
     while chunk := await _read(file):
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
             yield line
+        if len(rest) > most_bytes + len(BOM):
+            break
     if rest:
         yield rest
 
