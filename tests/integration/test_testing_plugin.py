@@ -11,6 +11,7 @@ from tests.integration.conftest import Shop, code_of
 pytest_plugins = ["pytester"]
 
 
+@pytest.mark.timeout(300)
 async def test_the_example_of_the_page_passes_and_a_shop_that_counts_twice_is_found_out(
     shop: Shop, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -32,7 +32,7 @@ def reordered(book: Book) -> Iterator[str]:
     Two commands were sent in an order only if the later one's first attempt came after the earlier
     one's last: one that was sent again may have reached the queue at either time.
     """
-    for key, sent in _by_key(book).items():
+    for (_, key), sent in _by_key(book).items():
         settled = sorted(sent, key=lambda each: each.settled)
         latest: _Sent | None = None
         newest: dict[str, _Sent] = {}

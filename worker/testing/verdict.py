@@ -140,10 +140,9 @@ def _answered_twice(book: Book, answers: dict[str, list[Event]]) -> Iterator[str
         if len(digests) > 1 and event_id:
             yield f"{id_}: its event {event_id} came with {len(digests)} different bodies"
     for id_, events in answers.items():
-        # What was set aside had no effect, and may be tried again.
-        final = {event.event_id: event.type for event in events if not _sets_aside(event)}
-        if len(final) > 1:
-            yield f"{id_} was answered {len(final)} times: {', '.join(final.values())}"
+        different = {event.event_id: event.type for event in events}
+        if len(different) > 1:
+            yield f"{id_} got {len(different)} different answers: {', '.join(different.values())}"
 
 
 def _unfounded(book: Book, answers: dict[str, list[Event]]) -> Iterator[str]:
