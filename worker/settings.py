@@ -10,68 +10,30 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from worker.errors import Misconfigured
-from worker.tls import TlsFiles, check_authorities, check_identity
+from worker.setting_types import (
+    RULES_EXAMPLE,
+    AuthoritiesFile,
+    CertificateFile,
+    KeyFile,
+    Rules,
+)
+from worker.tls import TlsFiles
 from worker.urls import check_broker, check_database, split, tls_mode
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Days = Annotated[float, Field(gt=0, le=3_650)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
-
-
-def _authorities(path: Path | None, info: ValidationInfo) -> Path | None:
-    if path is not None:
-        _must_be_encrypted(info)
-        check_authorities(path)
-    return path
-
-
-def _certificate(path: Path | None, info: ValidationInfo) -> Path | None:
-    if path is not None:
-        _must_be_encrypted(info)
-    return path
-
-
-def _key(path: Path | None, info: ValidationInfo) -> Path | None:
-    certificate = info.data.get("tls_certificate_file")
-    if certificate is not None:
-        check_identity(certificate, path)
-    elif path is not None:
-        raise ValueError("needs the certificate too; name it in …__TLS_CERTIFICATE_FILE")
-    return path
-
-
-def _must_be_encrypted(info: ValidationInfo) -> None:
-    """A file that would never be looked at means that somebody believes to be safe."""
-    url = info.data.get("url")
-    if url is None:  # wrong itself, and told already
-        return
-    if any(address.startswith("amqp:") for address in split(url.get_secret_value())):
-        raise ValueError("is of no use with amqp://, which is not encrypted; use amqps://")
-    mode = tls_mode(url.get_secret_value())
-    if mode in {"disable", "allow", "prefer"}:
-        raise ValueError(
-            f"is of no use with sslmode={mode} in the URL, which does without "
-            "encryption; use sslmode=verify-full, or leave it out"
-        )
-
-
-AuthoritiesFile = Annotated[Path | None, AfterValidator(_authorities)]
-CertificateFile = Annotated[Path | None, AfterValidator(_certificate)]
-KeyFile = Annotated[Path | None, AfterValidator(_key)]
 
 
 class _Section(BaseModel):
@@ -233,24 +195,6 @@ class DatabaseSettings(_TlsSection):
         return tls_mode(self.url.get_secret_value()) or ("verify-full" if self.tls_files else None)
 
 
-def _authorization(rules: object) -> object:
-    good = rules is None or (
-        isinstance(rules, dict)
-        and all(isinstance(account, str) and account for account in rules)
-        and all(isinstance(patterns, list | tuple) for patterns in rules.values())
-        and all(isinstance(it, str) for patterns in rules.values() for it in patterns)
-    )
-    if not good:
-        raise ValueError(f"must look like {_AUTHORIZATION_EXAMPLE}")
-    return rules
-
-
-_AUTHORIZATION_EXAMPLE = '{"shop": ["user.*", "order.create"], "*": ["order.create"]}'
-
-
-Rules = Annotated[dict[str, tuple[str, ...]] | None, BeforeValidator(_authorization)]
-
-
 class HealthSettings(_Section):
     """Where `/livez` and `/readyz` are served."""
 
@@ -359,7 +303,7 @@ def load_settings() -> Settings:
     except SettingsError as error:
         if '"authorization"' in str(error):
             raise Misconfigured(
-                f"WORKER_AUTHORIZATION: is not JSON; it must look like {_AUTHORIZATION_EXAMPLE}"
+                f"WORKER_AUTHORIZATION: is not JSON; it must look like {RULES_EXAMPLE}"
             ) from None
         # A section that is given whole, and is not JSON.
         raise Misconfigured(
