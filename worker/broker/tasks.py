@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any
 
 CANCEL_AGAIN_SECONDS = 1
@@ -12,7 +12,7 @@ CANCEL_AGAIN_SECONDS = 1
 
 async def first_of(*waits: Awaitable[Any]) -> asyncio.Future[Any]:
     """Wait until one of these is done, end the others, and return the one."""
-    futures = [asyncio.ensure_future(wait) for wait in waits]
+    futures = _begun(waits)
     try:
         done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         return done.pop()
@@ -22,11 +22,19 @@ async def first_of(*waits: Awaitable[Any]) -> asyncio.Future[Any]:
 
 async def together(*works: Awaitable[None]) -> None:
     """Do all of these; what one raises ends the others, and is raised."""
-    futures = [asyncio.ensure_future(work) for work in works]
+    futures = _begun(works)
     try:
         await asyncio.gather(*futures)
     finally:
         await _end(futures)
+
+
+def _begun(works: Iterable[Awaitable[Any]]) -> list[asyncio.Future[Any]]:
+    futures: list[asyncio.Future[Any]] = [asyncio.ensure_future(work) for work in works]
+    for future in futures:
+        # Of several that fail at once, one is told of.
+        future.add_done_callback(lambda it: it.cancelled() or it.exception())
+    return futures
 
 
 async def _end(futures: Sequence[asyncio.Future[Any]]) -> None:
