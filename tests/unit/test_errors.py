@@ -11,6 +11,7 @@ from tests.unit.fakes import make_codec
 from worker.errors import (
     CommandRefused,
     Conflict,
+    Forbidden,
     IdReused,
     Misconfigured,
     NotFound,
@@ -46,6 +47,7 @@ def test_each_error_has_its_exit_code(error: type[WorkerError], code: int) -> No
         (Conflict, "conflict"),
         (VersionMismatch, "version_mismatch"),
         (IdReused, "id_reused"),
+        (Forbidden, "forbidden"),
     ],
 )
 def test_each_refusal_has_its_code(refusal: type[Refusal], code: str) -> None:
