@@ -26,6 +26,7 @@ from tests.benchmarks import tables
 from tests.benchmarks.growth import report as growth
 from tests.benchmarks.latency import report as latency
 from tests.benchmarks.stages import report as stages
+from tests.chaos.mutations.catalogue import MUTATIONS
 from tests.chaos.rig import publish as chaos
 from worker.broker.partitions import ACTIVE
 from worker.broker.routing import MISROUTED
@@ -152,9 +153,10 @@ def performance_page() -> str:
 
 
 def guarantees_page() -> str:
-    """The page as it is, with the runs of the chaos rig that were published last."""
+    """The page as it is, with the runs of the chaos rig published last, and the mutations."""
     runs = json.loads((HERE / "chaos.json").read_text())
-    return _between("chaos", (HERE / "guarantees.md").read_text(), chaos.figures(runs))
+    text = _between("chaos", (HERE / "guarantees.md").read_text(), chaos.figures(runs))
+    return _between("mutations", text, _mutations())
 
 
 def _between(mark: str, text: str, figures: str) -> str:
@@ -163,6 +165,17 @@ def _between(mark: str, text: str, figures: str) -> str:
     before, _, rest = text.partition(start)
     _, _, after = rest.partition(end)
     return before + start + figures + end + after
+
+
+def _mutations() -> str:
+    rows = "".join(
+        f"| {it.name} | {it.guarantee} | {it.breaks} | "
+        + ", ".join(f"`{witness.partition('::')[0]}`" for witness in it.witnesses)
+        + " |\n"
+        for it in MUTATIONS
+    )
+    head = "| mutation | guarantee | what a user would lose | noticed by |\n|---|---|---|---|\n"
+    return head + rows
 
 
 def _rates(document: dict[str, Any]) -> str:

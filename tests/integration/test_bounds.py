@@ -79,6 +79,20 @@ async def test_the_ledger_forgets_what_is_older_than_its_retention(harness: Harn
     await engine.dispose()
 
 
+async def test_pruning_forgets_nothing_within_the_retention(harness: Harness) -> None:
+    await harness.rows(
+        "INSERT INTO command_ledger"
+        " SELECT n::text, sha256(''), 'done', gen_random_uuid(), 'x', '{}',"
+        " now() - n * interval '1 day' FROM generate_series(1, 10) AS n"
+    )
+    engine = make_engine(harness.settings.database)
+    async with make_sessions(engine).begin() as session:
+        assert await ledger.prune(session, timedelta(days=6.5)) == 4
+    await engine.dispose()
+    left = await harness.rows("SELECT max(command_id::int) FROM command_ledger")
+    assert left == [{"max": 6}]
+
+
 async def test_pruning_stays_out_of_the_way_of_a_lock(harness: Harness) -> None:
     await harness.rows(
         "INSERT INTO command_ledger"

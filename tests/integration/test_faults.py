@@ -9,6 +9,7 @@ import pytest
 
 from tests import probes
 from tests.harness import Harness, eventually
+from worker.database.pool import pool_of
 
 ANN = {"username": "ann", "email": "ann@example.com"}
 BOB = {"username": "bob", "email": "bob@example.com"}
@@ -145,6 +146,15 @@ async def test_a_stop_that_takes_too_long_gives_up_what_is_in_hand(harness: Harn
     probes.RELEASE.set()
     async with harness.worker(entities="tests.probes"):
         assert (await harness.event(lingering)).routing_key == "user.lingered"
+
+
+async def test_a_transaction_that_fails_gives_its_connection_back(harness: Harness) -> None:
+    async with harness.worker(entities="tests.probes") as service:
+        await harness.ask("user.create", data=ANN)
+        id_ = await harness.send("user.fail", target={"username": "ann"}, data={"times": 1})
+        # With the first attempt's connection its lock would stay, for the second to wait for.
+        assert (await harness.event(id_, within=8)).routing_key == "user.failed_no_more"
+        await eventually(lambda: not pool_of(service._engine).held(), within=8)
 
 
 async def test_no_connection_leaks_out_of_the_pool(worker: Harness) -> None:

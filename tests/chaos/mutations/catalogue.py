@@ -4,37 +4,111 @@ from __future__ import annotations
 
 from tests.chaos.mutations.mutation import Mutation, change
 
+INTERLEAVINGS = "interleavings/test_interleavings.py::test_the_guarantees_hold_after_every_schedule"
+
+_TRANSACTION = """
+async with self._sessions.begin() as session:
+    transaction = Transaction(
+        session, self._registry, self._outcomes, self._budget_seconds, trust=trust
+    )
+    return await transaction.run(jobs)
+"""
+
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
-        name="ack-on-arrival",
+        name="ack on arrival",
         breaks="a command is acknowledged before its transaction has committed",
         guarantee="G1",
         changes=(
             change(
                 "lanes.py",
                 "self._waiting.append(job)\nself._wake.set()",
-                "self._waiting.append(job)\nself._wake.set()\nsource.settle(job.envelope.delivery.tag)",
+                "self._waiting.append(job)\nself._wake.set()\n"
+                "source.settle(job.envelope.delivery.tag)",
                 depth=8,
             ),
         ),
-        witnesses=("unit/test_lanes.py::test_nothing_is_settled_before_it_is_published",),
+        witnesses=(
+            "unit/test_lanes.py::test_nothing_is_settled_before_it_is_published",
+            INTERLEAVINGS,
+        ),
     ),
     Mutation(
-        name="ack-before-confirm",
+        name="ack before the event is confirmed",
         breaks="a command is acknowledged before the broker has its event",
         guarantee="G1",
         changes=(
             change(
                 "lanes.py",
                 "await self._publish(settled)",
-                "asyncio.ensure_future(self._publish(settled))",
+                "self._late = asyncio.ensure_future(self._publish(settled))",
                 depth=12,
             ),
         ),
-        witnesses=("unit/test_lanes.py::test_nothing_is_settled_before_it_is_published",),
+        witnesses=(INTERLEAVINGS,),
     ),
     Mutation(
-        name="no-duplicate-check",
+        name="publish before commit",
+        breaks="an event is published whose transaction may yet be rolled back",
+        guarantee="G3",
+        changes=(
+            change(
+                "processor.py",
+                _TRANSACTION,
+                """
+                import asyncio
+                ran = asyncio.get_running_loop().create_future()
+
+                async def commit_later():
+                    try:
+                        async with self._sessions.begin() as session:
+                            group = Transaction(
+                                session, self._registry, self._outcomes, 60, trust=trust
+                            )
+                            ran.set_result(await group.run(jobs))
+                    except Exception as fault:
+                        ran.done() or ran.set_exception(fault)
+
+                self._late = asyncio.ensure_future(commit_later())
+                return await ran
+                """,
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="ledger outside the transaction",
+        breaks="a crash between the two commits makes the command take effect again",
+        guarantee="G2",
+        changes=(
+            change(
+                "transaction.py",
+                "await ledger.record(self._session, entries, again=self._again)",
+                "self.entries = entries",
+                depth=8,
+            ),
+            change(
+                "processor.py",
+                _TRANSACTION,
+                """
+                async with self._sessions.begin() as session:
+                    transaction = Transaction(
+                        session, self._registry, self._outcomes, self._budget_seconds, trust=trust
+                    )
+                    outcomes = await transaction.run(jobs)
+                async with self._sessions.begin() as session:
+                    again = transaction._again
+                    await ledger.record(session, transaction.entries, again=again)
+                return outcomes
+                """,
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="no duplicate check",
         breaks="a command that is delivered twice takes effect twice",
         guarantee="G2",
         changes=(
@@ -51,26 +125,51 @@ MUTATIONS: tuple[Mutation, ...] = (
                 depth=4,
             ),
         ),
-        witnesses=("integration/test_outcomes.py::test_duplicates_at_once_have_one_effect",),
+        witnesses=(INTERLEAVINGS,),
     ),
     Mutation(
-        name="no-keyed-lanes",
-        breaks="commands with one key run in different lanes at once",
-        guarantee="G4",
+        name="no look into the ledger",
+        breaks="a duplicate is never answered",
+        guarantee="G1",
         changes=(
             change(
-                "lanes.py",
-                "number = next(self._turn) if key is None else hash(key)",
-                "number = next(self._turn)",
+                "transaction.py",
+                "seen = {} if self._trust else await self._look_up(jobs)",
+                "seen: dict[str, Entry] = {}",
                 depth=8,
             ),
         ),
-        witnesses=(
-            "unit/test_lanes_schedules.py::test_every_job_is_settled_once_and_each_key_in_order",
-        ),
+        witnesses=(INTERLEAVINGS,),
     ),
     Mutation(
-        name="prune-too-early",
+        name="a duplicate gets a fresh answer",
+        breaks="a duplicate is answered with another event than the first",
+        guarantee="G3",
+        changes=(
+            change(
+                "outcomes.py",
+                "entry.answer.type, entry.answer.body, replayed=True)",
+                "entry.answer.type, entry.answer.body + b' ', replayed=True)",
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="an id may be used again",
+        breaks="another command under a used id is answered as if it had been done",
+        guarantee="G2",
+        changes=(
+            change(
+                "outcomes.py",
+                "if entry.digest != job.envelope.digest:",
+                "if not entry.digest:",
+                depth=8,
+            ),
+        ),
+        witnesses=("integration/test_outcomes.py::test_the_same_id_with_another_body_is_refused",),
+    ),
+    Mutation(
+        name="prune too early",
         breaks="the ledger forgets commands before their retention has passed",
         guarantee="G2",
         changes=(
@@ -82,7 +181,267 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
         ),
         witnesses=(
-            "integration/test_bounds.py::test_the_ledger_forgets_what_is_older_than_its_retention",
+            "integration/test_bounds.py::test_pruning_forgets_nothing_within_the_retention",
+        ),
+    ),
+    Mutation(
+        name="no keyed lanes",
+        breaks="commands with one key run in different lanes at once",
+        guarantee="G4",
+        changes=(
+            change(
+                "lanes.py",
+                "number = next(self._turn) if key is None else hash(key)",
+                "number = next(self._turn)",
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="held commands change places",
+        breaks="what waited for a retry goes on in another order",
+        guarantee="G4",
+        changes=(
+            change(
+                "lanes.py",
+                "self._waiting.extendleft(reversed(self._parked.pop(key)))",
+                "self._waiting.extendleft(self._parked.pop(key))",
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="a retry is overtaken",
+        breaks="later commands with the key of one that waits for its retry are carried out",
+        guarantee="G4",
+        changes=(
+            change(
+                "processor.py",
+                "held.add(jobs[0].key)",
+                "pass",
+                depth=12,
+            ),
+            change(
+                "lanes.py",
+                "if job.key in self._parked:",
+                "if False:",
+                depth=16,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="a suspect is overtaken",
+        breaks="what was delivered behind a suspect, with its key, is carried out before it",
+        guarantee="G4",
+        changes=(
+            change(
+                "broker/shared.py",
+                "if self._suspect_came.is_set():",
+                "if suspect and not self._careful:",
+                depth=8,
+            ),
+        ),
+        witnesses=(
+            "unit/test_consumer.py::test_a_suspect_among_others_runs_alone_when_those_are_done",
+        ),
+    ),
+    Mutation(
+        name="only the refused message is published again",
+        breaks="events that followed a refused one stay ahead of it",
+        guarantee="G4",
+        changes=(
+            change(
+                "broker/publisher.py",
+                "first = min(faults, default=None)",
+                "first = max(faults, default=None)",
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="swallow a return",
+        breaks="an event that no queue took counts as published",
+        guarantee="G1",
+        changes=(
+            change(
+                "broker/burst.py",
+                "burst.faults.setdefault(burst.ids.index(id_), _no_queue(method, self.channel))",
+                "pass",
+                depth=16,
+            ),
+        ),
+        witnesses=(
+            "unit/test_burst.py::test_each_message_has_its_own_fault",
+            INTERLEAVINGS,
+        ),
+    ),
+    Mutation(
+        name="swallow a refusal",
+        breaks="an event that the broker would not take counts as published",
+        guarantee="G1",
+        changes=(
+            change(
+                "broker/burst.py",
+                "fault = None if positive else DeliveryError(None, Basic.Nack(tag, multiple))",
+                "fault = None",
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="no dead letter",
+        breaks="a command that failed is acknowledged, and kept nowhere",
+        guarantee="G1",
+        changes=(
+            change(
+                "answers.py",
+                "if isinstance(outcome, DeadLetter):",
+                "if False:",
+                depth=12,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="an outcome is dropped by a stop",
+        breaks="a lane that stops acknowledges what it has not published",
+        guarantee="G1",
+        changes=(
+            change(
+                "lanes.py",
+                "await self._publish(settled)",
+                "if not self._stopping:\n    await self._publish(settled)",
+                depth=12,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="ack past a straggler",
+        breaks="an acknowledgement of several covers one that is not answered",
+        guarantee="G1",
+        changes=(
+            change(
+                "broker/window.py",
+                "below = list(takewhile(self._open.__getitem__, self._open))",
+                "below = list(self._open) if any(self._open.values()) else []",
+                depth=8,
+            ),
+        ),
+        witnesses=(
+            "unit/test_window.py::test_one_frame_acknowledges_all_up_to_the_low_water_mark",
+            INTERLEAVINGS,
+        ),
+    ),
+    Mutation(
+        name="no second subscription",
+        breaks="a consumer that the broker cancelled stays away, in silence",
+        guarantee="G6",
+        changes=(
+            change(
+                "broker/subscription.py",
+                "channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled.set())",
+                "pass",
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="requeue for ever",
+        breaks="a command that keeps failing is tried without end",
+        guarantee="G5",
+        changes=(
+            change(
+                "processor.py",
+                "if kind is Kind.PERMANENT or job.failures >= self._max_attempts:",
+                "if kind is Kind.PERMANENT:",
+                depth=8,
+            ),
+        ),
+        witnesses=("unit/test_processor.py::test_attempts_are_counted_and_end_in_a_dead_letter",),
+    ),
+    Mutation(
+        name="a group fails as one",
+        breaks="a command that fails takes its innocent neighbours along",
+        guarantee="G5",
+        changes=(
+            change(
+                "processor.py",
+                "outcomes = [await self._fail(jobs[0], fault, kind)]",
+                "outcomes = [await self._fail(job, fault, kind) for job in jobs]",
+                depth=12,
+            ),
+            change(
+                "processor.py",
+                "if len(jobs) > 1 and (kind is not Kind.OUTAGE or suspect):",
+                "if False:",
+                depth=8,
+            ),
+        ),
+        witnesses=(
+            "unit/test_processor.py::test_a_bad_command_is_found_and_its_neighbours_are_done",
+            INTERLEAVINGS,
+        ),
+    ),
+    Mutation(
+        name="an outage counts as a failure",
+        breaks="commands are dead-lettered while the database is away",
+        guarantee="G6",
+        changes=(
+            change(
+                "retry.py",
+                "return Kind.TRANSIENT if code else Kind.OUTAGE",
+                "return Kind.TRANSIENT",
+                depth=8,
+            ),
+        ),
+        witnesses=("unit/test_retry.py::test_a_fault_is_known_by_its_sqlstate",),
+    ),
+    Mutation(
+        name="leak a connection",
+        breaks="a transaction that fails keeps its connection, and its locks",
+        guarantee="G8",
+        changes=(
+            change(
+                "processor.py",
+                _TRANSACTION,
+                """
+                session = self._sessions()
+                self._leaked = [*getattr(self, "_leaked", ()), session]
+                transaction = Transaction(
+                    session, self._registry, self._outcomes, self._budget_seconds, trust=trust
+                )
+                outcomes = await transaction.run(jobs)
+                await session.commit()
+                return outcomes
+                """,
+                depth=8,
+            ),
+        ),
+        witnesses=(
+            "integration/test_faults.py::test_a_transaction_that_fails_gives_its_connection_back",
+        ),
+    ),
+    Mutation(
+        name="leak a place in the pool",
+        breaks="each connection that cannot be opened makes the pool smaller",
+        guarantee="G8",
+        changes=(
+            change(
+                "database/pool.py",
+                "except BaseException:\n    self._gate.leave()\n    raise",
+                "except BaseException:\n    raise",
+                depth=8,
+            ),
+        ),
+        witnesses=(
+            "unit/test_pool.py::test_a_connection_that_cannot_be_opened_gives_its_place_back",
         ),
     ),
 )

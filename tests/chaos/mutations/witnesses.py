@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-RUN_TIMEOUT_SECONDS = 240
+RUN_TIMEOUT_SECONDS = 600
 TEST_TIMEOUT_SECONDS = 60
 
 
