@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -15,15 +14,15 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-from tests.benchmarks import chart, machine, results, tables
-from tests.benchmarks.arena import NoServers, servers
+from tests.benchmarks import chart, command, machine, results, tables
+from tests.benchmarks.arena import servers
 from tests.benchmarks.catalogue import CONTENDERS
-from tests.benchmarks.contender import ROOT, Contender
+from tests.benchmarks.contender import Contender
 from tests.benchmarks.rounds import Outcome, order, play, unavailable
 
+NAME = "benchmarks.json"
 BUSY = 0.5
 """Load average, over the last minute, above which something else is at work."""
-PUBLISHED = ROOT / "docs" / "benchmarks"
 _EPILOG = """\
 examples:
   make bench
@@ -39,23 +38,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for contender in CONTENDERS.values():
             print(f"{contender.name:<16}{contender.label}")
         return 0
-    console = Console(stderr=True, highlight=False)
+    return command.run(lambda console: _benchmark(options, console), soft_wrap=False)
+
+
+def _benchmark(options: argparse.Namespace, console: Console) -> int:
     chosen = [CONTENDERS[name] for name in options.only]
     skipped = {each.name: why for each in chosen if (why := unavailable(each))}
     contenders = [each for each in chosen if each.name not in skipped]
     for name, why in skipped.items():
         console.print(f"{name} does not take part: {why}")
-    try:
-        document = uvloop.run(_measure(options, contenders, skipped, console))
-    except NoServers as error:
-        console.print(f"error: {error}")
-        return 2
+    document = uvloop.run(_measure(options, contenders, skipped, console))
     _show(document, Console(width=None if sys.stdout.isatty() else 160))
-    for folder in [options.output, *([PUBLISHED] if options.publish else [])]:
-        for path in [results.write(document, folder), *chart.draw(document, folder)]:
-            console.print(f"wrote {os.path.relpath(path)}")
-    if options.publish:
-        subprocess.run([sys.executable, "-m", "docs.generate"], cwd=ROOT, check=True)
+
+    def write_into(folder: Path) -> list[Path]:
+        data = command.write_json(folder / NAME, document, indent=2)
+        return [data, *chart.draw(document, folder)]
+
+    command.write(options, console, write_into)
     worker = [each for each in document["contenders"] if each["name"].startswith("worker")]
     return 1 if any(each["remarks"] for each in worker) else 0
 
@@ -109,18 +108,15 @@ def _show(document: dict[str, Any], console: Console) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks",
-        description="Measure the worker beside its peers: how fast each drains a full queue.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--rounds", type=_positive, default=4, help="how often each takes its turn (4)"
+    parser = command.make_parser(
+        "tests.benchmarks",
+        "Measure the worker beside its peers: how fast each drains a full queue.",
+        _EPILOG,
+        rounds=4,
     )
     parser.add_argument(
         "--commands",
-        type=_positive,
+        type=command.positive,
         default=20_000,
         help="commands in the queue of a fast contender; a slow one gets an eighth (20000)",
     )
@@ -132,19 +128,8 @@ def _parser() -> argparse.ArgumentParser:
         help="only these contenders",
     )
     parser.add_argument("--seed", type=int, default=1, help="of orders and commands (1)")
-    parser.add_argument(
-        "--output", type=Path, default=Path("benchmarks"), help="folder to write to (benchmarks)"
-    )
-    parser.add_argument("--publish", action="store_true", help="also update the docs")
     parser.add_argument("--list", action="store_true", help="print the contenders and stop")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
 
 
 def _names(text: str) -> list[str]:

@@ -65,13 +65,6 @@ class Running:
         await self._ended
 
 
-def end_in_order() -> None:
-    """Take SIGTERM for Ctrl-C, so that nothing that was started is left behind."""
-    # A shell has background jobs ignore SIGINT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-
-
 @asynccontextmanager
 async def running(contender: Contender, arena: Arena) -> AsyncIterator[Running]:
     """Start the contender in the arena; nothing of it is left afterwards."""

@@ -5,11 +5,9 @@ Its members are listed in docs/performance.md.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
@@ -159,11 +157,3 @@ def _outcome_document(outcome: Outcome) -> dict[str, Any]:
     run = asdict(outcome.run)
     del run["contender"]
     return {**known, **run, "cpu_us_per_command": run.pop("usage")}
-
-
-def write(document_: Mapping[str, Any], folder: Path) -> Path:
-    """Write `benchmarks.json` into the folder, which is made if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "benchmarks.json"
-    path.write_text(json.dumps(document_, indent=2, ensure_ascii=False) + "\n")
-    return path

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import uvloop
 from rich.console import Console
 
-from tests.benchmarks import machine
-from tests.benchmarks.arena import NoServers, servers
-from tests.benchmarks.contender import ROOT
+from tests.benchmarks import command, machine
+from tests.benchmarks.arena import servers
 from tests.benchmarks.growth import plot, report
 from tests.benchmarks.growth.parts import PARTS, Plan
 from tests.benchmarks.growth.station import Drained
-from tests.benchmarks.process import ContenderFailed, end_in_order
 
 NAME = "growth.json"
 SCHEMA = 1
@@ -37,18 +31,13 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 1 if the worker failed, or did not do everything once."""
     options = _parser().parse_args(arguments)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    path = options.output / NAME
-    kept = json.loads(path.read_text()) if options.add and path.exists() else {}
+    return command.run(lambda console: _growth(options, console))
+
+
+def _growth(options: argparse.Namespace, console: Console) -> int:
+    kept = command.kept(options, NAME)
     turns = [Drained.model_validate(turn) for turn in kept.get("turns", [])]
-    end_in_order()
-    try:
-        circumstances = uvloop.run(_measure(options, turns, console))
-    except (NoServers, ContenderFailed) as error:
-        console.print(f"error: {error}")
-        return 2 if isinstance(error, NoServers) else 1
-    except KeyboardInterrupt:
-        return 130
+    circumstances = uvloop.run(_measure(options, turns, console))
     print(report.markdown(turns))
     document = {
         "schema": SCHEMA,
@@ -56,13 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "revision": machine.revisions(kept.get("revision")),
         "turns": [turn.model_dump() for turn in turns],
     }
-    for folder in [options.output, *([ROOT / "docs" / "benchmarks"] if options.publish else [])]:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / NAME).write_text(json.dumps(document) + "\n")
-        for written in [folder / NAME, *plot.draw(turns, folder)]:
-            console.print(f"wrote {os.path.relpath(written)}")
-    if options.publish:
-        subprocess.run([sys.executable, "-m", "docs.generate"], cwd=ROOT, check=True)
+
+    def write_into(folder: Path) -> list[Path]:
+        data = command.write_json(folder / NAME, document, indent=None)
+        return [data, *plot.draw(turns, folder)]
+
+    command.write(options, console, write_into)
     return 1 if any(turn.fault for turn in turns) else 0
 
 
@@ -92,20 +80,15 @@ async def _measure(
                 keep=options.keep,
             )
             await PARTS[part](place, plan, tell)
-        return {
-            "measured_on": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine.machine(),
-            "servers": await machine.server_versions(place),
-            "libraries": machine.libraries(),
-        }
+        return await command.circumstances(place)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.growth",
-        description="Measure the worker on full tables, before a long queue, with many lanes.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command.make_parser(
+        "tests.benchmarks.growth",
+        "Measure the worker on full tables, before a long queue (once), with many lanes.",
+        _EPILOG,
+        rounds=3,
     )
     parser.add_argument(
         "--part",
@@ -113,7 +96,6 @@ def _parser() -> argparse.ArgumentParser:
         default=[*PARTS],
         help=f"{', '.join(PARTS)}; several with commas (all)",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="of rows and lanes (3)")
     parser.add_argument("--commands", type=int, default=20_000, help="in each drain (20000)")
     parser.add_argument(
         "--rows",
@@ -127,11 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep", metavar="NAME", help="keep the filled databases NAME_10000 …, and use them again"
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path("benchmarks"), help="folder to write to (benchmarks)"
-    )
     parser.add_argument("--add", action="store_true", help="to what is there already")
-    parser.add_argument("--publish", action="store_true", help="also update the docs")
     return parser
 
 

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from rich.console import Console
 
-from tests.benchmarks import machine
-from tests.benchmarks.arena import NoServers, servers
+from tests.benchmarks import command, machine
+from tests.benchmarks.arena import servers
 from tests.benchmarks.catalogue import CONTENDERS
-from tests.benchmarks.contender import ROOT
 from tests.benchmarks.latency import plot, report
 from tests.benchmarks.latency.turn import Turn, schedules, take
-from tests.benchmarks.process import end_in_order
 
 NAME = "latency.json"
 SCHEMA = 1
@@ -37,18 +31,13 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 1 if the worker failed a turn or could not keep up."""
     options = _parser().parse_args(arguments)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    path = options.output / NAME
-    kept = json.loads(path.read_text()) if options.add and path.exists() else {}
+    return command.run(lambda console: _latency(options, console))
+
+
+def _latency(options: argparse.Namespace, console: Console) -> int:
+    kept = command.kept(options, NAME)
     turns = [Turn.model_validate(turn) for turn in kept.get("turns", [])]
-    end_in_order()
-    try:
-        circumstances = asyncio.run(_measure(options, turns, console))
-    except NoServers as error:
-        console.print(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    circumstances = asyncio.run(_measure(options, turns, console))
     print(report.markdown(turns))
     document = {
         "schema": SCHEMA,
@@ -56,13 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "revision": machine.revisions(kept.get("revision")),
         "turns": [turn.model_dump() for turn in turns],
     }
-    for folder in [options.output, *([ROOT / "docs" / "benchmarks"] if options.publish else [])]:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / NAME).write_text(json.dumps(document, indent=1) + "\n")
-        for written in [folder / NAME, *plot.draw(report.rows(turns), folder)]:
-            console.print(f"wrote {os.path.relpath(written)}")
-    if options.publish:
-        subprocess.run([sys.executable, "-m", "docs.generate"], cwd=ROOT, check=True)
+
+    def write_into(folder: Path) -> list[Path]:
+        data = command.write_json(folder / NAME, document)
+        return [data, *plot.draw(report.rows(turns), folder)]
+
+    command.write(options, console, write_into)
     ours = [turn for turn in turns if turn.contender.startswith("worker")]
     return 0 if all(turn.kept_up for turn in ours) else 1
 
@@ -93,12 +81,7 @@ async def _measure(
                 )
                 turns.append(turn)
                 console.print(_told(turn))
-        return {
-            "measured_on": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine.machine(),
-            "servers": await machine.server_versions(place),
-            "libraries": machine.libraries(),
-        }
+        return await command.circumstances(place)
 
 
 def _told(turn: Turn) -> str:
@@ -112,13 +95,12 @@ def _told(turn: Turn) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.latency",
-        description="Measure how long commands take at loads that do not wait for answers.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command.make_parser(
+        "tests.benchmarks.latency",
+        "Measure how long commands take at loads that do not wait for answers.",
+        _EPILOG,
+        rounds=3,
     )
-    parser.add_argument("--rounds", type=int, default=3, help="how often all is measured (3)")
     parser.add_argument(
         "--rates",
         type=lambda text: [float(rate) for rate in text.split(",")],
@@ -142,11 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=8, help="measured in each turn (8)")
     parser.add_argument("--warm-up", type=float, default=3, help="seconds before that (3)")
     parser.add_argument("--seed", type=int, default=1, help="of arrivals, commands, orders (1)")
-    parser.add_argument(
-        "--output", type=Path, default=Path("benchmarks"), help="folder to write to (benchmarks)"
-    )
     parser.add_argument("--add", action="store_true", help="to the rounds that are there already")
-    parser.add_argument("--publish", action="store_true", help="also update the docs")
     return parser
 
 

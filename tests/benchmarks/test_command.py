@@ -1,0 +1,50 @@
+"""What the four commands of the benchmarks have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import psutil
+import pytest
+
+from tests.benchmarks.contender import ROOT
+from tests.harness import eventually
+from tests.lab import rows
+
+BENCHMARKS = {
+    "tests.benchmarks": ("--only=worker", "--commands=20000"),
+    "tests.benchmarks.growth": ("--part=lanes", "--commands=20000"),
+    "tests.benchmarks.latency": ("--only=worker", "--seconds=600"),
+}
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("module", BENCHMARKS)
+async def test_sigterm_leaves_neither_contender_nor_database(
+    module: str, broker_url: str, server_url: str
+) -> None:
+    environment = {
+        **os.environ,
+        "WORKER_BROKER__URL": broker_url,
+        "WORKER_DATABASE__URL": server_url,
+        "COVERAGE_PROCESS_CONFIG": "",
+    }
+    benchmark = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, *BENCHMARKS[module], cwd=ROOT, env=environment
+    )
+    processes = [psutil.Process(benchmark.pid)]
+    try:
+        contenders = await eventually(lambda: processes[0].children(recursive=True), within=60)
+        processes += contenders
+        benchmark.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(benchmark.wait(), 60) == 130
+        assert not [each for each in contenders if each.is_running()]
+        query = "SELECT datname::text FROM pg_database WHERE starts_with(datname, 'bench_')"
+        assert not await rows(server_url, query)
+    finally:
+        for process in processes:
+            if process.is_running():
+                process.kill()
