@@ -5,12 +5,13 @@ Pure functions: each looks for one thing in the settings measured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from worker.lab.checks import generator_headroom
 from worker.lab.durations import Durations, recorded_in
-from worker.lab.findings import Diagnosis
+from worker.lab.findings import Check, Diagnosis, DiagnosisName
 from worker.lab.repeats import Repeats, mean
 from worker.lab.units import counted, show_number, show_seconds, show_share
 
@@ -25,42 +26,55 @@ COMMIT_SHARE = 0.5
 CHURN_SHARE = 0.1
 
 
-def leak(groups: Sequence[Repeats]) -> Diagnosis | None:
-    """Connections that were still checked out when all work had ended."""
-    found = [each for each in groups if _leaked(each)]
-    if not found:
-        return None
-    most = max(found, key=_leaked)
-    places = sorted({place for point in most.points for place in point.pool.still_out_at})
-    taken = f", taken at {', '.join(places)}" if places else ""
-    return Diagnosis(
-        name="leak",
-        words=f"{counted(_leaked(most), 'connection')} never came back, of the "
-        f"{most.setting.connections} that the pool may open{taken}",
-        mend="Give every session back on every path: `async with sessions.begin() as session`. "
-        "A bigger pool only leaks for longer.",
-        pool_sizes=sizes_of(found),
-    )
+@dataclass(frozen=True)
+class Cause:
+    """A trouble: in which settings it shows, in which the most, and what is said of that one."""
+
+    name: DiagnosisName
+    shows: Callable[[Repeats], bool]
+    extent: Callable[[Repeats], float]
+    words: Callable[[Repeats], str]
+    """About the setting in which it shows the most."""
+    mend: str
+
+    def __call__(self, groups: Sequence[Repeats]) -> Diagnosis | None:
+        """What is found in these settings; `None` where it shows in none."""
+        found = [each for each in groups if self.shows(each)]
+        if not found:
+            return None
+        worst = max(found, key=self.extent)
+        return Diagnosis(
+            name=self.name, words=self.words(worst), mend=self.mend, pool_sizes=sizes_of(found)
+        )
+
+
+# Connections that were still checked out when all work had ended.
 
 
 def _leaked(group: Repeats) -> int:
     return max(point.pool.still_out for point in group.points)
 
 
-def lock_contention(groups: Sequence[Repeats]) -> Diagnosis | None:
-    """Sessions that wait for each other within the database."""
-    found = [each for each in groups if is_locked(each)]
-    if not found:
-        return None
-    worst = max(found, key=_locked)
-    return Diagnosis(
-        name="lock-contention",
-        words=f"{show_number(_locked(worst))} of {show_number(worst.busy)} busy connections waited "
-        f"for a lock on average, with a pool of {worst.setting.connections}",
-        mend="Lock fewer rows and for less long: one statement instead of read and write, the lock "
-        "as the last step before COMMIT. More connections only wait in PostgreSQL instead of here.",
-        pool_sizes=sizes_of(found),
+def _leak_words(group: Repeats) -> str:
+    places = sorted({place for point in group.points for place in point.pool.still_out_at})
+    taken = f", taken at {', '.join(places)}" if places else ""
+    return (
+        f"{counted(_leaked(group), 'connection')} never came back, of the "
+        f"{group.setting.connections} that the pool may open{taken}"
     )
+
+
+leak = Cause(
+    name="leak",
+    shows=lambda group: _leaked(group) > 0,
+    extent=_leaked,
+    words=_leak_words,
+    mend="Give every session back on every path: `async with sessions.begin() as session`. "
+    "A bigger pool only leaks for longer.",
+)
+
+
+# Sessions that wait for each other within the database.
 
 
 def _locked(group: Repeats) -> float:
@@ -72,20 +86,21 @@ def is_locked(group: Repeats) -> bool:
     return _locked(group) >= max(LEAST_LOCKED_SESSIONS, LOCK_SHARE * group.busy)
 
 
-def busy_event_loop(groups: Sequence[Repeats]) -> Diagnosis | None:
-    """The process of the pool is late for everything."""
-    found = [each for each in groups if loop_is_busy(each)]
-    if not found:
-        return None
-    worst = max(found, key=_lag)
-    return Diagnosis(
-        name="busy-event-loop",
-        words=f"The event loop woke up {show_seconds(_lag(worst))} late (p99) and used "
-        f"{show_share(_worker_cpu(worst))} of a core: connections are held and nobody serves them",
-        mend="Take what blocks out of the loop (`asyncio.to_thread`), or run more processes with a "
-        "smaller pool each. More connections make it worse.",
-        pool_sizes=sizes_of(found),
-    )
+lock_contention = Cause(
+    name="lock-contention",
+    shows=is_locked,
+    extent=_locked,
+    words=lambda group: (
+        f"{show_number(_locked(group))} of {show_number(group.busy)} busy "
+        "connections waited for a lock on average, with a pool of "
+        f"{group.setting.connections}"
+    ),
+    mend="Lock fewer rows and for less long: one statement instead of read and write, the lock "
+    "as the last step before COMMIT. More connections only wait in PostgreSQL instead of here.",
+)
+
+
+# The process of the pool is late for everything.
 
 
 def _lag(group: Repeats) -> float:
@@ -100,6 +115,22 @@ def _worker_cpu(group: Repeats) -> float:
 def loop_is_busy(group: Repeats) -> bool:
     """Whether the process of the pool is what everything waits for."""
     return _lag(group) >= LAG_BOUND_SECONDS or _worker_cpu(group) >= LOOP_CPU_BOUND
+
+
+busy_event_loop = Cause(
+    name="busy-event-loop",
+    shows=loop_is_busy,
+    extent=_lag,
+    words=lambda group: (
+        f"The event loop woke up {show_seconds(_lag(group))} late (p99) and used "
+        f"{show_share(_worker_cpu(group))} of a core: connections are held and nobody serves them"
+    ),
+    mend="Take what blocks out of the loop (`asyncio.to_thread`), or run more processes with a "
+    "smaller pool each. More connections make it worse.",
+)
+
+
+# A few holds take most of the time, so that they own the pool.
 
 
 class Tail(NamedTuple):
@@ -122,26 +153,6 @@ def tail_of(holds: Durations) -> Tail:
     )
 
 
-def slow_queries(groups: Sequence[Repeats]) -> Diagnosis | None:
-    """A few holds take most of the time, so that they own the pool."""
-    found = [each for each in groups if _has_tail(each)]
-    if not found:
-        return None
-    worst = max(found, key=lambda each: tail_of(each.hold).time)
-    holds = worst.hold
-    tail = tail_of(holds)
-    return Diagnosis(
-        name="slow-queries",
-        words=f"{show_share(tail.holds)} of the holds took {TAIL_FACTOR} times the median "
-        f"({show_seconds(holds.p50)}) or longer, up to {show_seconds(holds.max)}, and "
-        f"{show_share(tail.time)} of all time that connections were held",
-        mend="Find them (`log_min_duration_statement`, pg_stat_statements) and make them quick, "
-        "bound them by `statement_timeout`, or give them a pool of their own. A bigger pool only "
-        "hides them.",
-        pool_sizes=sizes_of(found),
-    )
-
-
 def _has_tail(group: Repeats) -> bool:
     if is_locked(group):
         return False
@@ -149,20 +160,28 @@ def _has_tail(group: Repeats) -> bool:
     return 0 < tail.holds <= TAIL_MOST_HOLDS and tail.time >= TAIL_LEAST_TIME
 
 
-def slow_commit(groups: Sequence[Repeats]) -> Diagnosis | None:
-    """Connections are held mostly for COMMIT to reach the disk."""
-    found = [each for each in groups if _commit_share(each) >= COMMIT_SHARE]
-    if not found:
-        return None
-    worst = max(found, key=_commit_share)
-    return Diagnosis(
-        name="slow-commit",
-        words=f"{show_share(_commit_share(worst))} of the time that a connection was held went "
-        "into COMMIT",
-        mend="Put more work into one transaction: WORKER_GROUP_SIZE shares one COMMIT among many "
-        "commands. Or use a quicker disk for the write-ahead log.",
-        pool_sizes=sizes_of(found),
+def _tail_words(group: Repeats) -> str:
+    holds = group.hold
+    tail = tail_of(holds)
+    return (
+        f"{show_share(tail.holds)} of the holds took {TAIL_FACTOR} times the median "
+        f"({show_seconds(holds.p50)}) or longer, up to {show_seconds(holds.max)}, and "
+        f"{show_share(tail.time)} of all time that connections were held"
     )
+
+
+slow_queries = Cause(
+    name="slow-queries",
+    shows=_has_tail,
+    extent=lambda group: tail_of(group.hold).time,
+    words=_tail_words,
+    mend="Find them (`log_min_duration_statement`, pg_stat_statements) and make them quick, "
+    "bound them by `statement_timeout`, or give them a pool of their own. A bigger pool only "
+    "hides them.",
+)
+
+
+# Connections are held mostly for COMMIT to reach the disk.
 
 
 def _commit_share(group: Repeats) -> float:
@@ -175,20 +194,20 @@ def _spent(durations: Durations) -> float:
     return durations.mean * durations.count
 
 
-def connection_churn(groups: Sequence[Repeats]) -> Diagnosis | None:
-    """Connections are opened all the time: what overflows is closed when it is given back."""
-    found = [each for each in groups if churn_of(each) >= CHURN_SHARE]
-    if not found:
-        return None
-    worst = max(found, key=churn_of)
-    return Diagnosis(
-        name="connection-churn",
-        words=f"{show_share(churn_of(worst))} of the checkouts opened a connection, with a pool of "
-        f"{worst.setting.pool_size}+{worst.setting.max_overflow}: what is beyond pool_size is "
-        "closed as soon as it is given back",
-        mend="Raise pool_size by what overflows all the time; max_overflow is for short spikes.",
-        pool_sizes=sizes_of(found),
-    )
+slow_commit = Cause(
+    name="slow-commit",
+    shows=lambda group: _commit_share(group) >= COMMIT_SHARE,
+    extent=_commit_share,
+    words=lambda group: (
+        f"{show_share(_commit_share(group))} of the time that a connection was "
+        "held went into COMMIT"
+    ),
+    mend="Put more work into one transaction: WORKER_GROUP_SIZE shares one COMMIT among many "
+    "commands. Or use a quicker disk for the write-ahead log.",
+)
+
+
+# Connections are opened all the time: what overflows is closed when it is given back.
 
 
 def churn_of(group: Repeats) -> float:
@@ -197,25 +216,35 @@ def churn_of(group: Repeats) -> float:
     return sum(point.pool.connects for point in group.points) / checkouts if checkouts else 0.0
 
 
-def overloaded_generator(groups: Sequence[Repeats]) -> Diagnosis | None:
-    """What makes the load could not keep up with its own schedule."""
-    found = [
-        each
-        for each in groups
-        if not all(generator_headroom(point).passed for point in each.points)
-    ]
-    if not found:
-        return None
-    point = next(
-        point for each in found for point in each.points if not generator_headroom(point).passed
-    )
-    return Diagnosis(
-        name="overloaded-generator",
-        words=generator_headroom(point).words,
-        mend="Lower the rate, or give the generator a core of its own. These numbers show the "
-        "generator, not the pool.",
-        pool_sizes=sizes_of(found),
-    )
+connection_churn = Cause(
+    name="connection-churn",
+    shows=lambda group: churn_of(group) >= CHURN_SHARE,
+    extent=churn_of,
+    words=lambda group: (
+        f"{show_share(churn_of(group))} of the checkouts opened a connection, "
+        f"with a pool of {group.setting.pool_size}+{group.setting.max_overflow}: what is beyond "
+        "pool_size is closed as soon as it is given back"
+    ),
+    mend="Raise pool_size by what overflows all the time; max_overflow is for short spikes.",
+)
+
+
+# What makes the load could not keep up with its own schedule.
+
+
+def _headroom_lacking(group: Repeats) -> list[Check]:
+    checks = [generator_headroom(point) for point in group.points]
+    return [check for check in checks if not check.passed]
+
+
+overloaded_generator = Cause(
+    name="overloaded-generator",
+    shows=lambda group: bool(_headroom_lacking(group)),
+    extent=lambda _: 0,  # one is as good as another: the first
+    words=lambda group: _headroom_lacking(group)[0].words,
+    mend="Lower the rate, or give the generator a core of its own. These numbers show the "
+    "generator, not the pool.",
+)
 
 
 def sizes_of(groups: Sequence[Repeats]) -> tuple[int, ...]:

@@ -77,20 +77,23 @@ class ScalabilityFit(Model):
     words: str
 
 
+DiagnosisName = Literal[
+    "leak",
+    "pool-too-small",
+    "pool-too-big",
+    "slow-queries",
+    "slow-commit",
+    "connection-churn",
+    "lock-contention",
+    "busy-event-loop",
+    "overloaded-generator",
+]
+
+
 class Diagnosis(Model):
     """A trouble that the measurement shows, by name."""
 
-    name: Literal[
-        "leak",
-        "pool-too-small",
-        "pool-too-big",
-        "slow-queries",
-        "slow-commit",
-        "connection-churn",
-        "lock-contention",
-        "busy-event-loop",
-        "overloaded-generator",
-    ]
+    name: DiagnosisName
     words: str
     """What was seen, with its numbers."""
     mend: str

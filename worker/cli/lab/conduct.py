@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,7 +19,9 @@ from worker.cli.terminal import Misused, Report, coloured, emit, say
 
 if TYPE_CHECKING:
     from worker.lab.campaign import Campaign, View
-    from worker.lab.results import Point, Result, Setting
+    from worker.lab.plan import Plan
+    from worker.lab.results import Objective, Point, Result, Setting
+    from worker.lab.scenario import Scenario
     from worker.settings import Settings
 
 INTERRUPTED = 130
@@ -29,6 +32,10 @@ Name = Annotated[
         metavar="SCENARIO", help="A name from `worker lab scenarios`, or a .toml file of your own."
     ),
 ]
+Seconds = Annotated[
+    float, typer.Option(metavar="S", min=0.5, max=3600, help="Length of each measurement.")
+]
+WarmUp = Annotated[float, typer.Option(metavar="S", min=0, max=600, help="Warm-up before each.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -75,8 +82,55 @@ def integers(option: str, text: str, *, least: int) -> list[int]:
     return list(dict.fromkeys(values))
 
 
-def conduct(campaign: Campaign) -> None:
-    """Measure, conclude, write the files, tell; exit code 130 if interrupted."""
+def time_of(option: str, text: str) -> float:
+    """The seconds that an option's `20ms` means; raises `Misused` with the option's name."""
+    from worker.lab.units import parse_seconds
+
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise Misused(f"{option} {text}: {error}") from None
+
+
+def load(name: str, *own: str, changes: Sequence[str] | None) -> Scenario:
+    """The scenario with the command's own changes, then those of `--set`."""
+    with lab_packages():
+        from worker.lab.scenario_files import load_scenario
+    return load_scenario(name, [*own, *(changes or ())])
+
+
+def conduct(
+    kind: Literal["run", "sweep", "capacity"],
+    scenario: Scenario,
+    plan: Callable[[], Plan],
+    *,
+    out: Path | None,
+    into_service_database: bool,
+    scenarios: Sequence[Scenario] = (),
+    objective: Objective | None = None,
+) -> None:
+    """Measure, conclude, write the files, tell; exit code 130 if interrupted.
+
+    `scenarios` are all that may come, where it is not the one alone.
+    """
+    with lab_packages():
+        from worker.lab.campaign import Campaign
+        from worker.lab.results import Objective
+    _conduct(
+        Campaign(
+            kind=kind,
+            scenario=scenario,
+            scenarios=scenarios or [scenario],
+            plan=plan,
+            out=folder(out, kind, scenario.name),
+            objective=objective or Objective(),
+            into_service_database=into_service_database,
+            command=("worker", *sys.argv[1:]),
+        )
+    )
+
+
+def _conduct(campaign: Campaign) -> None:
     with lab_packages():
         from rich.console import Console
 

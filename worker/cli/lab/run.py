@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from worker.cli.lab.conduct import IntoService, Name, Out, Set, conduct, folder
+from worker.cli.lab.conduct import IntoService, Name, Out, Set, conduct, load
 from worker.cli.lab.extra import lab_packages
 
 
@@ -34,18 +33,12 @@ def run(
       worker lab run my-load.toml --set load.rate_per_second=400 --repeats 3 --out out/
     """
     with lab_packages():
-        from worker.lab.campaign import Campaign
         from worker.lab.plan import repeats as repeated
-        from worker.lab.scenario_files import load_scenario
-    base = load_scenario(scenario, changes or ())
+    base = load(scenario, changes=changes)
     conduct(
-        Campaign(
-            kind="run",
-            scenario=base,
-            scenarios=[base],
-            plan=lambda: repeated(base, repeats),
-            out=folder(out, "run", base.name),
-            into_service_database=into_service_database,
-            command=("worker", *sys.argv[1:]),
-        )
+        "run",
+        base,
+        lambda: repeated(base, repeats),
+        out=out,
+        into_service_database=into_service_database,
     )

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.lab.conduct import IntoService, Out, Set, conduct, folder, integers
+from worker.cli.lab.conduct import (
+    IntoService,
+    Name,
+    Out,
+    Seconds,
+    Set,
+    WarmUp,
+    conduct,
+    integers,
+    load,
+    time_of,
+)
 from worker.cli.lab.extra import lab_packages
 from worker.cli.terminal import Misused
+
+if TYPE_CHECKING:
+    from worker.lab.sweep import Matrix
 
 MOST_CELLS = 10_000
 
 
 def sweep(
-    scenario: Annotated[
-        str,
-        typer.Argument(
-            metavar="SCENARIO", help="A name from `worker lab scenarios`, or a .toml file."
-        ),
-    ] = "steady",
+    scenario: Name = "steady",
     *,
     pool_size: Annotated[str, typer.Option(metavar="N,N,…", help="Pool sizes.")] = "1,2,4,8,16,32",
     overflow: Annotated[str, typer.Option(metavar="N,N,…", help="Overflows.")] = "0,5",
@@ -41,12 +49,8 @@ def sweep(
     repeats: Annotated[
         int, typer.Option(metavar="N", min=1, max=100, help="Measure each so many times.")
     ] = 2,
-    seconds: Annotated[
-        float, typer.Option(metavar="S", min=0.5, max=3600, help="Length of each measurement.")
-    ] = 3,
-    warm_up: Annotated[
-        float, typer.Option(metavar="S", min=0, max=600, help="Warm-up before each.")
-    ] = 1,
+    seconds: Seconds = 3,
+    warm_up: WarmUp = 1,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the order, and of all chance.")] = 1,
     changes: Set = None,
     out: Out = None,
@@ -65,43 +69,36 @@ def sweep(
       worker lab sweep slow-commit --lanes 4 --group-size 1,64 --out out/
     """
     with lab_packages():
-        from worker.lab.campaign import Campaign
         from worker.lab.results import Objective
-        from worker.lab.scenario_files import load_scenario
-        from worker.lab.sweep import Matrix, Sweep
+        from worker.lab.sweep import Sweep
     own = [f"load.measure_seconds={seconds}", f"load.warm_up_seconds={warm_up}", f"seed={seed}"]
-    base = load_scenario(scenario, [*own, *(changes or ())])
-    matrix = Matrix(
+    base = load(scenario, *own, changes=changes)
+    matrix = _matrix(pool_size, overflow, lanes, group_size, rate)
+    objective = Objective(wait_p99_seconds=time_of("--p99-wait", p99_wait))
+    it = Sweep(base, matrix, objective, repeats, base.seed)
+    scenarios = list(it.scenarios())
+    if len(scenarios) > MOST_CELLS:
+        raise Misused(f"that makes {len(scenarios)} measurements: name fewer values")
+    conduct(
+        "sweep",
+        base,
+        it.plan,
+        out=out,
+        into_service_database=into_service_database,
+        scenarios=scenarios,
+        objective=objective,
+    )
+
+
+def _matrix(
+    pool_size: str, overflow: str, lanes: str | None, group_size: str, rate: str | None
+) -> Matrix:
+    from worker.lab.sweep import Matrix
+
+    return Matrix(
         pool_sizes=sorted(integers("--pool-size", pool_size, least=1)),
         overflows=integers("--overflow", overflow, least=0),
         lanes=[None] if lanes is None else integers("--lanes", lanes, least=1),
         group_sizes=integers("--group-size", group_size, least=1),
         rates=[None] if rate is None else [float(n) for n in integers("--rate", rate, least=1)],
     )
-    objective = Objective(wait_p99_seconds=time_of("--p99-wait", p99_wait))
-    plan = Sweep(base, matrix, objective, repeats, base.seed)
-    scenarios = list(plan.scenarios())
-    if len(scenarios) > MOST_CELLS:
-        raise Misused(f"that makes {len(scenarios)} measurements: name fewer values")
-    conduct(
-        Campaign(
-            kind="sweep",
-            scenario=base,
-            scenarios=scenarios,
-            plan=plan.plan,
-            out=folder(out, "sweep", base.name),
-            objective=objective,
-            into_service_database=into_service_database,
-            command=("worker", *sys.argv[1:]),
-        )
-    )
-
-
-def time_of(option: str, text: str) -> float:
-    """The seconds that an option's `20ms` means; raises `Misused` with the option's name."""
-    from worker.lab.units import parse_seconds
-
-    try:
-        return parse_seconds(text)
-    except ValueError as error:
-        raise Misused(f"{option} {text}: {error}") from None
