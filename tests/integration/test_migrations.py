@@ -20,6 +20,7 @@ from pytest_alembic.tests import (  # noqa: F401 - pytest runs what it finds her
 )
 from sqlalchemy import NullPool, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from structlog.testing import capture_logs
 
 from tests.harness import eventually
 from worker.database.engine import check_schema
@@ -105,6 +106,19 @@ async def test_an_old_schema_is_told_and_how_to_mend_it(empty_database: str) -> 
     with pytest.raises(Misconfigured, match=r"is empty.*worker migrate"):
         await check_schema(engine)
     await engine.dispose()
+
+
+async def test_a_schema_ahead_of_the_code_is_no_reason_to_stop(database: str) -> None:
+    """As when a worker starts again while an upgrade rolls."""
+    connection = await connect(database)
+    await connection.execute("UPDATE alembic_version SET version_num = 'of_tomorrow'")
+    await connection.close()
+    engine = create_async_engine(database)
+    with capture_logs() as logs:
+        await check_schema(engine)
+    await engine.dispose()
+
+    assert [line["at"] for line in logs] == [["of_tomorrow"]]
 
 
 async def test_a_missing_right_is_told_by_table(database: str) -> None:

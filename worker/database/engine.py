@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import structlog
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -26,6 +27,8 @@ from worker.database.tls import secure
 from worker.errors import Misconfigured, Unreachable
 from worker.settings import DatabaseSettings
 from worker.tls import mismatch
+
+log = structlog.get_logger(__name__)
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -118,9 +121,12 @@ def alembic_config(migrations: Path | None = None) -> Config:
 async def check_schema(engine: AsyncEngine, migrations: Path | None = None) -> None:
     """Raise `Misconfigured` unless the schema is at the newest migration and may be used.
 
-    Raises `Unreachable` when the database cannot be asked.
+    A migration that this code does not know is ahead of it: a worker that starts again while an
+    upgrade rolls goes on, and says so. Raises `Unreachable` when the database cannot be asked.
     """
-    heads = set(ScriptDirectory.from_config(alembic_config(migrations)).get_heads())
+    scripts = ScriptDirectory.from_config(alembic_config(migrations))
+    heads = set(scripts.get_heads())
+    known = {script.revision for script in scripts.walk_revisions()}
 
     def current(connection: Connection) -> set[str]:
         return set(MigrationContext.configure(connection).get_current_heads())
@@ -130,7 +136,9 @@ async def check_schema(engine: AsyncEngine, migrations: Path | None = None) -> N
             found = await connection.run_sync(current)
     except (SQLAlchemyError, OSError) as error:
         raise explain(error, engine) from error
-    if found != heads:
+    if ahead := found - known:
+        log.warning("the schema is ahead of this worker", at=sorted(ahead), knows=sorted(heads))
+    elif found != heads:
         at = f"is at {', '.join(sorted(found))}" if found else "is empty"
         raise Misconfigured(
             f"The database schema {at}, this worker needs {', '.join(sorted(heads))}. "
