@@ -24,8 +24,8 @@ from worker.broker.topology import Topology
 from worker.codec import Codec
 from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.database.instruments import reader_of
-from worker.database.ledger import keep_pruned
 from worker.database.pool import pool_of
+from worker.database.pruning import EVERY_SECONDS, keep_pruned
 from worker.database.room import warn_if_crowded
 from worker.database.watch import DatabaseWatch
 from worker.lanes import Lanes
@@ -179,7 +179,9 @@ class Service:
     async def _keep_pruned(self) -> None:
         await self._watch.checked()
         retention = timedelta(days=self._settings.ledger_retention_days)
-        await keep_pruned(self._sessions, retention)
+        # What is kept for a short time only is looked at more often.
+        every = min(EVERY_SECONDS, retention.total_seconds() / 10)
+        await keep_pruned(self._sessions, retention, every_seconds=every)
 
     def _take(self, delivery: Delivery) -> None:
         item = self._authorization.judge(self._codec.decode(delivery))

@@ -11,7 +11,7 @@ import pytest
 from tests.harness import Harness, eventually
 from worker.broker.connection import connect
 from worker.broker.topology import Topology
-from worker.database import ledger
+from worker.database import pruning
 from worker.database.engine import make_engine, make_sessions
 from worker.errors import Misconfigured
 
@@ -61,8 +61,8 @@ async def test_the_ledger_forgets_what_is_older_than_its_retention(harness: Harn
         " now() - n * interval '1 hour' FROM generate_series(1, 5000) AS n"
     )
     engine = make_engine(harness.settings.database)
-    pruning = asyncio.create_task(
-        ledger.keep_pruned(make_sessions(engine), timedelta(hours=1000.5), pause_seconds=0)
+    task = asyncio.create_task(
+        pruning.keep_pruned(make_sessions(engine), timedelta(hours=1000.5), pause_seconds=0)
     )
 
     async def left() -> bool:
@@ -70,11 +70,11 @@ async def test_the_ledger_forgets_what_is_older_than_its_retention(harness: Harn
         return (row["count"], row["max"]) == (1000, 1000)
 
     await eventually(left)
-    pruning.cancel()
-    await asyncio.gather(pruning, return_exceptions=True)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     # The number might only have been passed on the way down.
     async with make_sessions(engine).begin() as session:
-        assert await ledger.prune(session, timedelta(hours=1000.5)) == 0
+        assert (await pruning.prune(session, timedelta(hours=1000.5))).count == 0
     assert await left()
     await engine.dispose()
 
@@ -104,7 +104,7 @@ async def test_pruning_stays_out_of_the_way_of_a_lock(harness: Harness) -> None:
     async with harness.pool.acquire() as locker, locker.transaction():
         await locker.execute("SELECT 1 FROM command_ledger WHERE command_id = '1' FOR UPDATE")
         async with sessions.begin() as session:
-            assert await ledger.prune(session, timedelta(days=7)) == 9
+            assert (await pruning.prune(session, timedelta(days=7))).count == 9
     await engine.dispose()
 
 

@@ -19,7 +19,7 @@ from tests.security.lines import PASSWORD
 from tests.servers.postgres import PrivatePostgres
 from tests.servers.rabbitmq import PrivateRabbitMQ
 from worker.database.engine import make_engine, make_sessions
-from worker.database.ledger import prune
+from worker.database.pruning import prune
 from worker.errors import Misconfigured
 from worker.settings import DatabaseSettings, Settings
 

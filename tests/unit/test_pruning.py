@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from tests.unit.fakes import turns, until
-from worker.database import ledger
+from worker.database import pruning
 from worker.database.engine import Sessions
-from worker.database.ledger import keep_pruned
+from worker.database.pruning import Pruned, keep_pruned
+
+THEN = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 class Database:
@@ -44,10 +46,10 @@ class Database:
 async def test_a_database_that_is_away_is_asked_again(
     monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
-    async def prune(*_: object, **__: object) -> int:
-        return 0
+    async def prune(*_: object, **__: object) -> Pruned:
+        return Pruned(0, THEN)
 
-    monkeypatch.setattr(ledger, "prune", prune)
+    monkeypatch.setattr(pruning, "prune", prune)
     database = Database()
     database.fault = fault
     task = asyncio.create_task(
@@ -67,13 +69,15 @@ async def test_batches_follow_each_other_until_one_is_not_full(
 ) -> None:
     left = [10, 10, 3]
     batches: list[int] = []
+    begun: list[datetime] = []
 
-    async def prune(_: object, older_than: timedelta, *, batch: int) -> int:
+    async def prune(_: object, older_than: timedelta, *, batch: int, since: datetime) -> Pruned:
         assert older_than == timedelta(days=7)
+        begun.append(since)
         batches.append(left.pop(0) if left else 0)
-        return batches[-1]
+        return Pruned(batches[-1], THEN + timedelta(hours=len(batches)))
 
-    monkeypatch.setattr(ledger, "prune", prune)
+    monkeypatch.setattr(pruning, "prune", prune)
     options: dict[str, Any] = {"every_seconds": 3_600, "batch": 10, "pause_seconds": 0}
     task = asyncio.create_task(
         keep_pruned(cast(Sessions, Database()), timedelta(days=7), **options)
@@ -84,3 +88,5 @@ async def test_batches_follow_each_other_until_one_is_not_full(
     await asyncio.gather(task, return_exceptions=True)
 
     assert batches == [10, 10, 3]
+    # Each where the one before ended.
+    assert begun[1:] == [THEN + timedelta(hours=1), THEN + timedelta(hours=2)]

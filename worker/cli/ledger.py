@@ -128,7 +128,7 @@ def prune(
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Forget old commands. A running worker does that by itself, every ten minutes.
+    """Forget old commands. A running worker does that by itself, twice a minute.
 
     A command whose id is forgotten is carried out anew if it comes again, so keep more than the
     longest time after which somebody may send one twice. Prints the number, as JSON.
@@ -149,20 +149,17 @@ def prune(
 async def _prune(settings: Settings, age: timedelta, dry: bool) -> None:
     from sqlalchemy import func, select
 
-    from worker.database import ledger
     from worker.database.ledger import LedgerRow
+    from worker.database.pruning import forget
 
-    count, batch = 0, 1_000
+    count = 0
     async with open_sessions(settings) as sessions:
         if dry:
             old = select(func.count()).where(LedgerRow.recorded_on < func.now() - age)
             async with sessions() as session:
                 count = await session.scalar(old) or 0
         else:
-            forgotten = batch
-            while forgotten == batch:  # small transactions keep out of the workers' way
-                async with sessions.begin() as session:
-                    forgotten = await ledger.prune(session, age, batch=batch)
+            async for forgotten in forget(sessions, age):
                 count += forgotten
     emit_json({"would_forget" if dry else "forgotten": count})
     say(f"{counted(count, 'command')} {'would be ' if dry else ''}forgotten")

@@ -8,14 +8,12 @@ unacknowledged command is the outbox, and the ledger holds the event that it sti
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import Any
 
-import structlog
 from sqlalchemy import (
     ARRAY,
     CheckConstraint,
@@ -29,20 +27,15 @@ from sqlalchemy import (
     any_,
     bindparam,
     cast,
-    delete,
     func,
     select,
 )
 from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.database.base import Base
-from worker.database.engine import Sessions
 from worker.messages import Answer
-
-log = structlog.get_logger(__name__)
 
 DONE, REFUSED, DEAD_LETTERED = "done", "refused", "dead_lettered"
 
@@ -194,50 +187,3 @@ def _insert_and_record(insert: Insert) -> Select[Any]:
     given = [bindparam(name, type_=_ledger[name].type) for name in _STORED[:-1]]
     entry = pg_insert(_table).from_select(_STORED, select(*given, with_id))
     return select(row.c.id).add_cte(entry.cte("entry"))
-
-
-async def prune(session: AsyncSession, older_than: timedelta, *, batch: int = 1_000) -> int:
-    """Forget at most `batch` commands of that age; return how many.
-
-    Small batches and skipped locks keep it out of the way of commands, and let several workers
-    prune at once.
-    """
-    old = (
-        select(_ledger.command_id)
-        .where(_ledger.recorded_on < func.now() - older_than)
-        .order_by(_ledger.recorded_on)
-        .limit(batch)
-        .with_for_update(skip_locked=True)
-    )
-    gone = delete(_table).where(_ledger.command_id.in_(old))
-    return len((await session.execute(gone.returning(_ledger.command_id))).all())
-
-
-async def keep_pruned(
-    sessions: Sessions,
-    retention: timedelta,
-    *,
-    every_seconds: float = 600,
-    batch: int = 1_000,
-    pause_seconds: float = 0.1,
-) -> None:
-    """Forget what is older than the retention, for ever: batch after batch, then a long rest.
-
-    A database that is away is left to others to notice.
-    """
-    while True:
-        forgotten = 0
-        try:
-            while True:
-                async with sessions.begin() as session:
-                    count = await prune(session, retention, batch=batch)
-                forgotten += count
-                if count < batch:
-                    break
-                await asyncio.sleep(pause_seconds)
-        except (SQLAlchemyError, OSError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            log.warning("the ledger was not pruned", reason=reason)
-        if forgotten:
-            log.info("ledger pruned", commands=forgotten)
-        await asyncio.sleep(every_seconds)

@@ -174,10 +174,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G2",
         changes=(
             change(
-                "database/ledger.py",
-                ".where(_ledger.recorded_on < func.now() - older_than)",
-                ".where(_ledger.recorded_on < func.now() - older_than / 2)",
-                depth=8,
+                "database/pruning.py",
+                "WHERE recorded_on < now() - CAST(:age AS interval) AND",
+                "WHERE recorded_on < now() - CAST(:age AS interval) / 2 AND",
+                depth=4,
             ),
         ),
         witnesses=(
