@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from tests.benchmarks.latency import report as latency
 from tests.benchmarks.stages import report as stages
 from tests.chaos.mutations.catalogue import MUTATIONS
 from tests.chaos.rig import publish as chaos
+from tests.fuzz import search
+from tests.soak import verdict
 from worker.broker.partitions import ACTIVE
 from worker.broker.routing import MISROUTED
 from worker.cli import app
@@ -139,24 +141,38 @@ def metrics_page() -> str:
 
 
 def performance_page() -> str:
-    """The page as it is, with the figures last published by each benchmark between its marks."""
-    text = (HERE / "performance.md").read_text()
-    for mark, name, figures in (
-        ("bench", "benchmarks.json", _rates),
-        ("latency", "latency.json", latency.figures),
-        ("growth", "growth.json", growth.figures),
-        ("stages", "stages.json", stages.figures),
-    ):
-        document = json.loads((HERE / "benchmarks" / name).read_text())
-        text = _between(mark, text, figures(document))
-    return text
+    """The page with the figures last published by each benchmark."""
+    return _with_figures(
+        "performance.md",
+        ("bench", "benchmarks/benchmarks.json", _rates),
+        ("latency", "benchmarks/latency.json", latency.figures),
+        ("growth", "benchmarks/growth.json", growth.figures),
+        ("stages", "benchmarks/stages.json", stages.figures),
+    )
 
 
 def guarantees_page() -> str:
-    """The page as it is, with the runs of the chaos rig published last, and the mutations."""
-    runs = json.loads((HERE / "chaos.json").read_text())
-    text = _between("chaos", (HERE / "guarantees.md").read_text(), chaos.figures(runs))
+    """The page with the runs of the chaos rig and the soak published last, and the mutations."""
+    text = _with_figures(
+        "guarantees.md",
+        ("chaos", "chaos.json", chaos.figures),
+        ("soak", "benchmarks/soak.json", verdict.figures),
+    )
     return _between("mutations", text, _mutations())
+
+
+def fuzzing_page() -> str:
+    """The page with the search that was published last."""
+    return _with_figures("fuzzing.md", ("fuzzing", "benchmarks/fuzzing.json", search.figures))
+
+
+def _with_figures(page: str, *published: tuple[str, str, Callable[[Any], str]]) -> str:
+    """The page as it is, with what was published between its marks, where there is any."""
+    text = (HERE / page).read_text()
+    for mark, name, figures in published:
+        if (HERE / name).exists():
+            text = _between(mark, text, figures(json.loads((HERE / name).read_text())))
+    return text
 
 
 def _between(mark: str, text: str, figures: str) -> str:
@@ -198,6 +214,7 @@ def main() -> None:
         (HERE / "metrics.md", metrics_page()),
         (HERE / "performance.md", performance_page()),
         (HERE / "guarantees.md", guarantees_page()),
+        (HERE / "fuzzing.md", fuzzing_page()),
     ):
         if "--check" not in sys.argv:
             path.write_text(text)
