@@ -87,7 +87,7 @@ async def test_pruning_forgets_nothing_within_the_retention(harness: Harness) ->
     )
     engine = make_engine(harness.settings.database)
     async with make_sessions(engine).begin() as session:
-        assert await ledger.prune(session, timedelta(days=6.5)) == 4
+        assert (await pruning.prune(session, timedelta(days=6.5))).count == 4
     await engine.dispose()
     left = await harness.rows("SELECT max(command_id::int) FROM command_ledger")
     assert left == [{"max": 6}]
