@@ -10,7 +10,11 @@ from tests.servers.commands import Runner, run
 from tests.servers.errors import ServerError
 from tests.servers.progress import say, step
 
-PACKAGES = {"RabbitMQ": "rabbitmq-server", "PostgreSQL": "postgresql"}
+PACKAGES = {
+    "RabbitMQ": "rabbitmq-server",
+    "PostgreSQL": "postgresql",
+    "PgBouncer": "pgbouncer",  # for its own tests only
+}
 POLICY = Path("/usr/sbin/policy-rc.d")
 # Debian asks this script before a package starts its daemon; 101 is its "no".
 _NO = "#!/bin/sh\n# Temporary, while `python -m tests.servers` installs packages.\nexit 101\n"
