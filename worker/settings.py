@@ -180,7 +180,10 @@ class DatabaseSettings(_TlsSection):
         10, description="Longest wait for a row lock, enforced by the server."
     )
     idle_in_transaction_timeout_seconds: Seconds = Field(
-        60, description="Age of an idle transaction at which the server ends it."
+        30,
+        description="Age of an idle transaction at which the server ends it. Less than "
+        "`WORKER_MAX_ATTEMPTS` lock timeouts, so that the locks of a worker that froze cost others "
+        "no command.",
     )
 
     @field_validator("url")

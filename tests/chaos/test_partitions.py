@@ -123,6 +123,8 @@ async def test_a_lost_worker_s_partitions_go_to_the_other_in_order(
     environment = partitioned_environment | {
         "WORKER_BROKER__HEARTBEAT_SECONDS": "2",
         "WORKER_DATABASE__LOCK_TIMEOUT_SECONDS": "2",
+        # Before the other has waited five times for the locks of the frozen one.
+        "WORKER_DATABASE__IDLE_IN_TRANSACTION_TIMEOUT_SECONDS": "4",
     }
     lost, other = (WorkerProcess(environment, tmp_path / f"{name}.log") for name in ("1", "2"))
     try:

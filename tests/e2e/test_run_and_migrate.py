@@ -7,8 +7,11 @@ import shutil
 import signal
 from pathlib import Path
 
+from alembic.script import ScriptDirectory
+
 from tests.e2e.commandline import CommandLine
 from tests.harness import Harness
+from worker.database.engine import alembic_config
 
 MIGRATIONS = Path(__file__).parents[2] / "alembic"
 READY = '"part": "commands", "event": "ready"'
@@ -77,8 +80,9 @@ async def test_migrations_of_ones_own_are_those_that_are_applied(
 ) -> None:
     folder = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, folder)
+    newest = ScriptDirectory.from_config(alembic_config(folder)).get_current_head()
     (folder / "versions" / "own.py").write_text(
-        'revision, down_revision = "own", "0001"\n\ndef upgrade():\n    pass\n'
+        f'revision, down_revision = "own", "{newest}"\n\ndef upgrade():\n    pass\n'
     )
     cli.environment["WORKER_MIGRATIONS"] = str(folder)
     behind = await cli("run", code=2)

@@ -184,7 +184,7 @@ async def _at_once(*_: object) -> None:
     """There are no partitions."""
 
 
-async def _for_ever(*_: object) -> None:
+async def _for_ever(*_: object, **__: object) -> None:
     await asyncio.Event().wait()
 
 
