@@ -59,7 +59,9 @@ def statement() -> tuple[float, float]:
     engine = make_engine(DatabaseSettings())
     cursor = Nothing()
     entry = SimpleNamespace(record_info={HOLD: Hold(None, 0, None, None)})
-    context = SimpleNamespace(root_connection=SimpleNamespace(connection=entry))
+    context = SimpleNamespace(
+        root_connection=SimpleNamespace(connection=entry), execution_options={}
+    )
     (run,) = engine.dialect.dispatch.do_execute
     measured = microseconds(lambda: run(cursor, "SELECT 1", (), context))
     return measured, microseconds(lambda: engine.dialect.do_execute(cursor, "SELECT 1", ()))  # type: ignore[arg-type]
