@@ -17,7 +17,7 @@ from worker.errors import WorkerError
 if TYPE_CHECKING:
     from worker.settings import Settings
 
-COLLECT_AFTER_OBJECTS = 50_000
+COLLECT_AFTER_OBJECTS = 10_000
 
 
 def run(
