@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from worker.codec import CLOUDEVENTS_MEMBERS, MAX_VERSION, OUR_MEMBERS
+from worker.reading import CLOUDEVENTS_MEMBERS, MAX_VERSION, OUR_MEMBERS
 from worker.registry import Entity, Registry, Verb
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
