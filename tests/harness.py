@@ -75,6 +75,18 @@ class Message:
         return self.json.get("commandid")
 
 
+class Nowhere:
+    """The source of deliveries that came from no broker."""
+
+    closed = False
+
+    def begin(self, tag: int) -> None: ...
+
+    def defer(self, tag: int) -> None: ...
+
+    def settle(self, tag: int) -> None: ...
+
+
 class Harness:
     """A publisher, a subscriber and an observer of the tables, for one namespace."""
 

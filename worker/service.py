@@ -20,6 +20,7 @@ from worker.broker.connection import keep_connected
 from worker.broker.consumer import Consumer
 from worker.broker.publisher import Publisher
 from worker.broker.routing import RoutingWatch
+from worker.broker.tasks import end
 from worker.broker.topology import Topology
 from worker.codec import Codec
 from worker.database.engine import autocommit, make_engine, make_sessions
@@ -38,8 +39,6 @@ from worker.telemetry.health import Health
 
 log = structlog.get_logger(__name__)
 
-CANCEL_AGAIN_SECONDS = 1
-"""Longer than a connection takes to close, unless the broker is frozen."""
 
 HOLD_SECONDS = 30
 """How long commands are held while the database is away, before they go back to the queue."""
@@ -155,7 +154,7 @@ class Service:
             log.info("stopping", seconds=self._settings.shutdown_seconds)
             await self._finish_what_is_in_hand(lanes)
         finally:
-            await _end([*tasks, stop])
+            await end([*tasks, stop])
         log.info("stopped")
 
     async def _start_with_the_database(self) -> None:
@@ -200,16 +199,6 @@ async def _until(stop: asyncio.Task[bool], tasks: Sequence[asyncio.Task[None]]) 
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
-
-
-async def _end(tasks: Sequence[asyncio.Task[None] | asyncio.Task[bool]]) -> None:
-    """Cancel the tasks until they have ended; aiormq swallows what comes as it closes a channel."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def run_until_signalled(settings: Settings) -> None:

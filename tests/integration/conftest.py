@@ -1,4 +1,4 @@
-"""A package of a user's own, made from the pages of the docs."""
+"""An engine on the test's database; a package of a user's own, made from the pages of the docs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.databases import fresh_database
+from worker.database.engine import make_engine
+from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,3 +75,11 @@ async def shop(
         environment = {**os.environ, **shop.environment, "WORKER_DATABASE__URL": url}
         await shop.run(environment, "alembic", "revision", "--autogenerate", "-m", "add products")
     return shop
+
+
+@pytest.fixture
+async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """An engine on this test's database."""
+    engine = make_engine(settings.database)
+    yield engine
+    await engine.dispose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.harness import Harness
+from tests.harness import Harness, Nowhere
 from worker.backoff import Backoff
 from worker.codec import Codec
 from worker.database.engine import autocommit, make_engine, make_sessions
@@ -67,16 +67,6 @@ def commands() -> st.SearchStrategy[Command]:
     )
 
 
-class _Nowhere:
-    closed = False
-
-    def begin(self, tag: int) -> None: ...
-
-    def defer(self, tag: int) -> None: ...
-
-    def settle(self, tag: int) -> None: ...
-
-
 @dataclass
 class Run:
     """Carries commands out on one database, and writes down all that can be seen of it."""
@@ -102,7 +92,7 @@ class Run:
 
     async def carry_out(self, group: Sequence[Command]) -> None:
         bodies = [json.dumps(self._with_real_id(command)).encode() for command in group]
-        jobs = [Job(self.codec.decode(Delivery(body, 0, _Nowhere()))) for body in bodies]
+        jobs = [Job(self.codec.decode(Delivery(body, 0, Nowhere()))) for body in bodies]
         for outcome in await self.processor.process(jobs):
             assert isinstance(outcome, Done | Refused | DeadLetter), outcome
             event = json.loads(outcome.answer.body)
@@ -162,13 +152,6 @@ class Run:
 
     def _number(self, entity: str, id_: int) -> int:
         return self.ids[entity].index(id_) if id_ in self.ids.get(entity, ()) else id_
-
-
-@pytest.fixture
-async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(settings.database)
-    yield engine
-    await engine.dispose()
 
 
 @given(

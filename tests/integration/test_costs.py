@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,33 +23,15 @@ from pamqp.header import ContentHeader
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.harness import Harness
+from tests.harness import Harness, Nowhere
 from worker.backoff import Backoff
 from worker.codec import Codec
-from worker.database.engine import autocommit, make_engine, make_sessions
+from worker.database.engine import autocommit, make_sessions
 from worker.messages import Delivery, Done, Job
 from worker.processor import Processor
 from worker.registry import load_registry
-from worker.settings import Settings
 
 GROUPS = (2, 10, 100)
-
-
-class Nowhere:
-    closed = False
-
-    def begin(self, tag: int) -> None: ...
-
-    def defer(self, tag: int) -> None: ...
-
-    def settle(self, tag: int) -> None: ...
-
-
-@pytest.fixture
-async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(settings.database)
-    yield engine
-    await engine.dispose()
 
 
 @pytest.fixture

@@ -4,43 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.harness import Harness
+from tests.harness import Harness, Nowhere
 from worker.backoff import Backoff
 from worker.codec import Codec
 from worker.database import ledger
-from worker.database.engine import autocommit, make_engine, make_sessions
+from worker.database.engine import autocommit, make_sessions
 from worker.database.pool import pool_of
 from worker.lone import ID_TO_COME
 from worker.messages import Delivery, Done, Job, Outcome, Refused
 from worker.processor import Processor
 from worker.registry import load_registry
-from worker.settings import Settings
 
 ANN = {"username": "ann", "email": "ann@example.com"}
-
-
-class Nowhere:
-    closed = False
-
-    def begin(self, tag: int) -> None: ...
-
-    def defer(self, tag: int) -> None: ...
-
-    def settle(self, tag: int) -> None: ...
-
-
-@pytest.fixture
-async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(settings.database)
-    yield engine
-    await engine.dispose()
 
 
 class Desk:

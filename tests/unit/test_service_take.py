@@ -6,19 +6,10 @@ import json
 
 import pytest
 
+from tests.harness import Nowhere
 from worker.messages import Barred, Delivery, Item
 from worker.service import Service
 from worker.settings import Settings
-
-
-class Nowhere:
-    closed = False
-
-    def begin(self, tag: int) -> None: ...
-
-    def defer(self, tag: int) -> None: ...
-
-    def settle(self, tag: int) -> None: ...
 
 
 @pytest.mark.parametrize("partitions", [1, 2])

@@ -17,7 +17,7 @@ async def first_of(*waits: Awaitable[Any]) -> asyncio.Future[Any]:
         done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         return done.pop()
     finally:
-        await _end(futures)
+        await end(futures)
 
 
 async def together(*works: Awaitable[None]) -> None:
@@ -26,7 +26,7 @@ async def together(*works: Awaitable[None]) -> None:
     try:
         await asyncio.gather(*futures)
     finally:
-        await _end(futures)
+        await end(futures)
 
 
 def _begun(works: Iterable[Awaitable[Any]]) -> list[asyncio.Future[Any]]:
@@ -37,7 +37,7 @@ def _begun(works: Iterable[Awaitable[Any]]) -> list[asyncio.Future[Any]]:
     return futures
 
 
-async def _end(futures: Sequence[asyncio.Future[Any]]) -> None:
+async def end(futures: Sequence[asyncio.Future[Any]]) -> None:
     """Cancel them until they have ended; aiormq swallows what comes as it closes a channel."""
     pending = {future for future in futures if not future.done()}
     while pending:
