@@ -28,7 +28,7 @@ $(READY): requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $(READY)
 
-demo: $(READY) ## Start servers and a worker, send it five commands, show each beside its event, stop all
+demo: $(READY) ## Start servers and a worker, send it seven commands, show each beside its event, stop all
 	@$(SERVERS) run -- sh -c '$(BIN)/worker migrate && $(BIN)/worker demo'
 
 run: $(READY) ## The same servers, and a worker in the foreground until Ctrl-C
