@@ -230,3 +230,32 @@ async def test_frames_writes_and_tasks_of_a_full_queue(
     assert written.writes <= commands / 5 + 60
     # The test's own subscriber makes two for each event; about 320 are for start and stop.
     assert len(tasks) - 2 * commands <= commands / 10 + 400, Counter(tasks).most_common(5)
+
+
+async def test_a_dead_letter_costs_only_itself_and_not_those_that_are_answered_with_it(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands, letters = 600, 30
+    async with harness.worker():
+        pass
+    for start in range(0, commands, 100):
+        await asyncio.gather(
+            *(
+                harness.publish(
+                    {"id": f"p{number}", "type": "user.paint"}
+                    if number % (commands // letters) == 0
+                    else create(f"u{number}")
+                )
+                for number in range(start, start + 100)
+            )
+        )
+    with counted(monkeypatch) as (written, tasks):
+        async with harness.worker():
+            await harness.next_event(after=commands - 1, within=60)
+
+    assert written.frames[Basic.Publish.__name__] == commands + letters
+    # A letter is published by itself, in two writes and with two tasks.
+    assert written.writes <= commands / 5 + 3 * letters + 60
+    assert len(tasks) - 2 * commands <= commands / 10 + 4 * letters + 400, Counter(
+        tasks
+    ).most_common(5)
