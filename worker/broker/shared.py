@@ -23,6 +23,7 @@ from worker.broker.subscription import (
     Subscription,
     Take,
 )
+from worker.broker.tasks import told_elsewhere
 from worker.messages import Delivery
 
 FEWER = 4
@@ -104,7 +105,7 @@ class SharedSubscription(Subscription):
         """Ask the broker for something else, to the end: a call that is broken off breaks all."""
         if self._changing is not None:
             await self._changing
-        self._changing = asyncio.create_task(how)
+        self._changing = told_elsewhere(asyncio.create_task(how))
         await asyncio.shield(self._changing)
 
     def _accept(self, delivery: Delivery) -> None:
@@ -118,7 +119,8 @@ class SharedSubscription(Subscription):
         self._hand_on(delivery)
         if company > self._room:
             self._room = company
-            self._changing = asyncio.create_task(self._widen(company, self._changing))
+            widening = asyncio.create_task(self._widen(company, self._changing))
+            self._changing = told_elsewhere(widening)  # the channel that ended it
 
     async def _widen(self, prefetch: int, before: asyncio.Task[None] | None) -> None:
         if before is not None:

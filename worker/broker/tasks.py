@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=asyncio.Future[Any])
 
 CANCEL_AGAIN_SECONDS = 1
 """Longer than a channel takes to close, unless the broker is frozen."""
@@ -30,11 +32,14 @@ async def together(*works: Awaitable[None]) -> None:
 
 
 def _begun(works: Iterable[Awaitable[Any]]) -> list[asyncio.Future[Any]]:
-    futures: list[asyncio.Future[Any]] = [asyncio.ensure_future(work) for work in works]
-    for future in futures:
-        # Of several that fail at once, one is told of.
-        future.add_done_callback(lambda it: it.cancelled() or it.exception())
-    return futures
+    # Of several that fail at once, one is told of.
+    return [told_elsewhere(asyncio.ensure_future(work)) for work in works]
+
+
+def told_elsewhere(future: F) -> F:
+    """The same; that it failed shows elsewhere, so asyncio need not warn that nobody asked."""
+    future.add_done_callback(lambda it: it.cancelled() or it.exception())
+    return future
 
 
 async def end(futures: Sequence[asyncio.Future[Any]]) -> None:
