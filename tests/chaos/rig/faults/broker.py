@@ -108,7 +108,8 @@ class DeadLettersRefused(Fault):
 class StreamDeleted(Fault):
     """The stream of events is deleted while nobody else subscribes: events find no queue.
 
-    What the observer has no queue for it reads in the new stream.
+    What the observer has no queue for it reads in the new stream. It stays bound until the old one
+    is gone: an event that only the old one has goes with it, and that is no fault of the worker's.
     """
 
     name = "events-stream-deleted"
@@ -117,8 +118,8 @@ class StreamDeleted(Fault):
 
     async def begin(self) -> None:
         def delete(channel: pika.adapters.blocking_connection.BlockingChannel) -> None:
-            channel.queue_unbind(self.place.observed, self.place.events, "#")
             channel.queue_delete(self.place.events)
+            channel.queue_unbind(self.place.observed, self.place.events, "#")
 
         await self.place.on_channel(delete)
 
@@ -143,7 +144,7 @@ class CommandsDeleted(Fault):
         if not await self.place.publisher.pause():
             raise NotInjected("the publisher did not come to rest")
         place = self.place
-        await until(lambda: not place.book.unanswered(), within=10, what="not all was answered")
+        await until(lambda: not place.book.unanswered(), within=30, what="not all was answered")
         await place.on_channel(lambda channel: channel.queue_delete(place.commands))
 
     async def end(self) -> None:
