@@ -6,9 +6,12 @@ import asyncio
 import json
 import sys
 import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import pika
 import pytest
 
@@ -141,6 +144,7 @@ async def test_stock_is_taken_of_queues_rows_and_ledger_and_leaves_them_as_they_
             database_url=settings.database.url.get_secret_value(),
             namespace=settings.namespace,
             tables={"user": "users"},
+            partitions=2,
         )
         return Book.read(tmp_path)
 
@@ -152,23 +156,44 @@ async def test_stock_is_taken_of_queues_rows_and_ledger_and_leaves_them_as_they_
         publisher.publish({"id": "c3", "type": "user.create", "key": "k"})
         publisher.publish_body(b"\xff", id_="c4")
         await asyncio.to_thread(publisher.wait)
-    for _ in range(2):
-        book = await asyncio.to_thread(look)
-        assert [(each.command_id, each.code) for each in book.letters] == [("c2", "invalid")]
-        assert book.letters[0].event_id == unusable.json["id"]
-        assert [each.command_id for each in book.waiting] == ["c3", "c4"]
-        assert [each.command_id for each in book.ledger] == ["c1", "c2"]
-        assert book.ledger[0].event_id == done.json["id"]
-        (row,) = book.rows
-        assert (row.subject, row.version) == ("user/1", 1)
-        assert json.loads(row.values)["email"] == "ann@example.com"
-        assert book.stock is not None
-        assert book.stock.entities == ["user"]
+    async with in_partitions(broker_url, settings.namespace, [[], [{"id": "c5"}, {"id": "c6"}]]):
+        for _ in range(2):
+            book = await asyncio.to_thread(look)
+            assert [(each.command_id, each.code) for each in book.letters] == [("c2", "invalid")]
+            assert book.letters[0].event_id == unusable.json["id"]
+            assert [each.command_id for each in book.waiting] == ["c3", "c4", "c5", "c6"]
+            assert [each.command_id for each in book.ledger] == ["c1", "c2"]
+            assert book.ledger[0].event_id == done.json["id"]
+            (row,) = book.rows
+            assert (row.subject, row.version) == ("user/1", 1)
+            assert json.loads(row.values)["email"] == "ann@example.com"
+            assert book.stock is not None
+            assert book.stock.entities == ["user"]
     assert await harness.waiting("dead-letters") == 1
     assert await harness.waiting() == 2
     assert isinstance(book.attempts[0], Attempt)
     assert book.attempts[0].key == "k"
     assert isinstance(book.confirms[0], Confirm)
+
+
+@asynccontextmanager
+async def in_partitions(
+    broker_url: str, namespace: str, partitions: Sequence[Sequence[Mapping[str, str]]]
+) -> AsyncIterator[None]:
+    """Queues as `WORKER_PARTITIONS` has them, which let nobody get a single message."""
+    async with await aio_pika.connect(broker_url) as connection, connection.channel() as channel:
+        for number, commands in enumerate(partitions, start=1):
+            queue = await channel.declare_queue(
+                f"{namespace}.commands.{number}",
+                durable=True,
+                arguments={"x-queue-type": "quorum", "x-single-active-consumer": True},
+            )
+            for command in commands:
+                message = aio_pika.Message(json.dumps(command).encode())
+                await channel.default_exchange.publish(message, queue.name)
+        yield
+        for number in range(1, len(partitions) + 1):
+            await channel.queue_delete(f"{namespace}.commands.{number}")
 
 
 async def is_there(harness: Harness, queue: str, count: int) -> bool:

@@ -20,7 +20,7 @@ import pika
 from worker.testing.book import Book, Fault, Pen
 from worker.testing.proxy import Proxy
 from worker.testing.publisher import Publisher
-from worker.testing.stock import note_seeds, take_stock
+from worker.testing.stock import command_queues, note_seeds, take_stock
 from worker.testing.verdict import Verdict, judge
 
 BROKER, DATABASE = "WORKER_BROKER__URL", "WORKER_DATABASE__URL"
@@ -45,6 +45,7 @@ class Chaos:
             "WORKER_LOG_FORMAT": "json",
         }
         self._tables = tables
+        self._partitions = int(self._environment.get("WORKER_PARTITIONS", 1))
         self._stack = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
         self.namespace = f"chaos-{uuid.uuid4().hex[:12]}"
@@ -160,6 +161,7 @@ class Chaos:
             database_url=self._database_url,
             namespace=self.namespace,
             tables=self._tables,
+            partitions=self._partitions,
         )
         return judge(Book.read(self.book), ordered=ordered)
 
@@ -212,8 +214,10 @@ class Chaos:
     def _delete_queues(self) -> None:
         connection = pika.BlockingConnection(pika.URLParameters(self._broker_url))
         channel = connection.channel()
-        for queue in ("commands", "events", "dead-letters", "observer"):
+        for queue in command_queues(self.namespace, self._partitions):
+            channel.queue_delete(queue)
+        for queue in ("events", "dead-letters", "observer"):
             channel.queue_delete(f"{self.namespace}.{queue}")
-        for exchange in ("commands", "events"):
+        for exchange in ("commands", "partitions", "events"):
             channel.exchange_delete(f"{self.namespace}.{exchange}")
         connection.close()

@@ -186,8 +186,10 @@ class Publisher:
                 content_type="application/json", delivery_mode=2, message_id=message.id
             )
             try:
+                # The ordering key, by which partitions share out.
+                routing_key = message.key or message.type
                 self._channel.basic_publish(
-                    self._exchange, message.type, message.body, properties, mandatory=True
+                    self._exchange, routing_key, message.body, properties, mandatory=True
                 )
             except AMQPError:  # it has just been closed; all of these go again
                 return

@@ -15,6 +15,8 @@ import pika
 
 from worker.testing.book import Entry, Ledger, Letter, Pen, Row, Seed, Stock, Waiting
 
+SILENT_SECONDS = 10
+
 LEDGER = """
 SELECT command_id, outcome, event_id::text, event_type,
        encode(sha256(convert_to(event_body, 'UTF8')), 'hex') AS digest
@@ -23,23 +25,37 @@ FROM command_ledger
 
 
 def take_stock(
-    book: Path, *, broker_url: str, database_url: str, namespace: str, tables: Mapping[str, str]
+    book: Path,
+    *,
+    broker_url: str,
+    database_url: str,
+    namespace: str,
+    tables: Mapping[str, str],
+    partitions: int = 1,
 ) -> None:
     """Write down how things stand; in place of an earlier stock, if there was one.
 
-    `tables` names the table of each entity to look at, such as `{"user": "users"}`. Nothing is
-    taken from the queues, though the broker counts one more delivery of what lies in them. Let
-    workers stop before: what one has in hand is seen by nobody.
+    `tables` names the table of each entity to look at, such as `{"user": "users"}`; `partitions` is
+    `WORKER_PARTITIONS`. Nothing is taken from the queues, though the broker counts one more
+    delivery of what lies in them. Let workers stop before: what one has in hand is seen by nobody.
     """
+    commands = command_queues(namespace, partitions)
     entries: list[Entry] = [
         *_letters(broker_url, f"{namespace}.dead-letters"),
-        *_waiting(broker_url, f"{namespace}.commands"),
+        *(each for queue in commands for each in _waiting(broker_url, queue)),
         *asyncio.run(_tables(database_url, tables)),
         Stock(list(tables), time.monotonic()),
     ]
     (book / "stock.ndjson").unlink(missing_ok=True)
     with Pen(book, "stock") as pen:
         pen.write(*entries)
+
+
+def command_queues(namespace: str, partitions: int) -> list[str]:
+    """All queues in which commands wait."""
+    shared = f"{namespace}.commands"
+    numbers = range(1, partitions + 1) if partitions > 1 else ()
+    return [shared, *(f"{shared}.{number}" for number in numbers)]
 
 
 def note_seeds(book: Path, *, database_url: str, tables: Mapping[str, str]) -> None:
@@ -77,12 +93,19 @@ def _browse(broker_url: str, queue: str) -> list[tuple[Any, bytes]]:
     connection = pika.BlockingConnection(pika.URLParameters(broker_url))
     try:
         channel = connection.channel()
+        ready = channel.queue_declare(queue, passive=True).method.message_count
         found: list[tuple[Any, bytes]] = []
-        while True:
-            method, properties, body = channel.basic_get(queue)
+        # The queue of a partition, which has a single active consumer, lets nobody get.
+        messages = channel.consume(queue, inactivity_timeout=SILENT_SECONDS)
+        while len(found) < ready:
+            method, properties, body = next(messages)
             if method is None:
-                return found
+                raise TimeoutError(
+                    f"{queue!r} holds {ready} messages and hands out {len(found)}: is somebody "
+                    "else consuming from it? Stop all workers, then take stock"
+                )
             found.append((properties, body or b""))
+        return found
     finally:
         connection.close()
 

@@ -59,15 +59,26 @@ def _recipes(parsed: argparse.Namespace) -> dict[str, Recipe]:
         name: fault.recipe
         for name, fault in FAULTS.items()
         if (not parsed.only or name in parsed.only)
-        and not (parsed.workers == "1" and fault.hides_order)
+        and not (_is_ordered(parsed) and fault.hides_order)
     }
+
+
+def _is_ordered(parsed: argparse.Namespace) -> bool:
+    """Whether the worker promises an order: within one process, or with partitions."""
+    return bool(parsed.workers == "1" or parsed.partitions > 1)
 
 
 async def _run(folder: Path, parsed: argparse.Namespace, plan: Sequence[Planned]) -> int:
     write_plan(folder, plan)
     sizes = [int(size) for size in parsed.workers.split(",")]
     say(f"records: {folder}")
-    async with Place(folder, seed=parsed.seed, rate=parsed.rate, workers=sizes) as place:
+    async with Place(
+        folder,
+        seed=parsed.seed,
+        rate=parsed.rate,
+        workers=sizes,
+        partitions=parsed.partitions,
+    ) as place:
         run = Run(place, plan, parsed.minutes)
         began = time.monotonic()
         await run.go()
@@ -80,11 +91,12 @@ async def _run(folder: Path, parsed: argparse.Namespace, plan: Sequence[Planned]
             "minutes": round(minutes, 1),
             "rate": parsed.rate,
             "workers": sizes,
+            "partitions": parsed.partitions,
             "disk_full": "a full tmpfs" if place.disk else "a trigger that raises 53100",
         },
         happened=run.happened,
         endings=[ending for worker in place.workers for ending in worker.endings],
-        verdict=judge(book, ordered=parsed.workers == "1"),
+        verdict=judge(book, ordered=_is_ordered(parsed)),
         book=book,
         anonymous=Book.read(folder / "book" / "anonymous"),
     )
@@ -108,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", default="1,1,2", metavar="N,…", help="processes of each worker (1,1,2)"
     )
+    parser.add_argument("--partitions", type=int, default=1, help="WORKER_PARTITIONS (1)")
     parser.add_argument("--folder", type=Path, help="for the records; must not exist")
     parser.add_argument("--plan", action="store_true", help="print the schedule, and do nothing")
     return parser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import pika
@@ -12,6 +12,9 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
 from worker.testing.book import Attempt, Confirm, Pen
+
+Door = tuple[str, str]
+"""An exchange and a routing key; without one, the id of the command is its key."""
 
 
 def on_channel(url: str, use: Callable[[BlockingChannel], object]) -> None:
@@ -37,33 +40,44 @@ def consumers_of(url: str, queue: str) -> int:
     return found
 
 
-def ask(url: str, exchange: str, id_: str, within: float, pen: Pen) -> bool:
-    """Whether a command that is published, confirmed, now has its answer sent back in time.
+def ask(url: str, doors: Mapping[str, Door], within: float, pen: Pen) -> bool:
+    """Whether commands that are published, confirmed, now have their answers sent back in time.
 
-    It names no row, so that the answer is a refusal, which the worker records like any other.
+    `doors` has for the id of each where it is published. They name no row, so that the answer is a
+    refusal, which the worker records like any other.
     """
-    command = {"id": id_, "type": "order.delete", "key": id_, "target": {"id": 10**12}}
-    body = json.dumps(command).encode()
-    answered = False
+    unanswered = set(doors)
 
     def publish_and_wait(channel: BlockingChannel) -> None:
-        nonlocal answered
         replies = channel.queue_declare("", exclusive=True).method.queue
         channel.confirm_delivery()
-        properties = pika.BasicProperties(delivery_mode=2, reply_to=replies)
-        pen.write(Attempt(id_, "order.delete", time.monotonic(), id_))
-        channel.basic_publish(exchange, "any", body, properties, mandatory=True)
-        pen.write(Confirm(id_, time.monotonic()))
+        for id_, (exchange, routing_key) in doors.items():
+            command = {"id": id_, "type": "order.delete", "key": id_, "target": {"id": 10**12}}
+            properties = pika.BasicProperties(delivery_mode=2, reply_to=replies, correlation_id=id_)
+            pen.write(Attempt(id_, "order.delete", time.monotonic(), id_))
+            body = json.dumps(command).encode()
+            channel.basic_publish(exchange, routing_key or id_, body, properties, mandatory=True)
+            pen.write(Confirm(id_, time.monotonic()))
         until = time.monotonic() + within
-        while not answered and time.monotonic() < until:
-            method, _, _ = channel.basic_get(replies, auto_ack=True)
-            answered = method is not None
-            if not answered:
+        while unanswered and time.monotonic() < until:
+            _, theirs, _ = channel.basic_get(replies, auto_ack=True)
+            if theirs is None:
                 channel.connection.process_data_events(0.02)
+            else:
+                unanswered.discard(theirs.correlation_id or "")
 
     with suppress(AMQPError, OSError):
         on_channel(url, publish_and_wait)
-    return answered
+    return not unanswered
+
+
+def exists(url: str, queue: str) -> bool:
+    """Whether there is such a queue; not where the broker cannot be asked."""
+    try:
+        on_channel(url, lambda channel: channel.queue_declare(queue, passive=True))
+    except (AMQPError, OSError):
+        return False
+    return True
 
 
 def parameters(url: str) -> pika.URLParameters:

@@ -60,7 +60,9 @@ class Place:
     dead_letters = f"{namespace}.dead-letters"
     observed = f"{namespace}.observer"
 
-    def __init__(self, folder: Path, *, seed: int, rate: float, workers: Sequence[int]) -> None:
+    def __init__(
+        self, folder: Path, *, seed: int, rate: float, workers: Sequence[int], partitions: int
+    ) -> None:
         """`workers` are the numbers of processes of each."""
         self.folder = folder
         self.broker = PrivateRabbitMQ(folder / "broker")
@@ -70,7 +72,7 @@ class Place:
         self.disk: Disk | None = None
         self.migrations = Migrations(folder / "migrations")
         self.book = LiveBook(folder / "book")
-        self._seed, self._rate, self._sizes = seed, rate, workers
+        self._seed, self._rate, self._sizes, self._partitions = seed, rate, workers, partitions
         self._probes = itertools.count(1)
         self._recoveries = itertools.count(1)
         self._recovery_pen = Pen(folder / "book", "recovery")
@@ -86,6 +88,13 @@ class Place:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    @property
+    def command_queues(self) -> list[str]:
+        """Where commands wait: in one queue, or in one for each partition."""
+        if self._partitions == 1:
+            return [self.commands]
+        return [f"{self.commands}.{number}" for number in range(1, self._partitions + 1)]
 
     @property
     def dsn(self) -> str:
@@ -167,12 +176,14 @@ class Place:
         return found >= wanted and (not complete or wanted == sum(self._sizes))
 
     async def answers_a_probe(self) -> bool:
-        """Whether a command sent now is answered."""
+        """Whether a command sent now is answered; with partitions, one in each of them."""
+        doors: list[amqp.Door] = [(self.commands, "")]
+        if self._partitions > 1:
+            doors += [("", queue) for queue in self.command_queues]
         return await asyncio.to_thread(
             amqp.ask,
             self.broker.url,
-            self.commands,
-            f"recovery-{next(self._recoveries)}",
+            {f"recovery-{next(self._recoveries)}": door for door in doors},
             PROBE_SECONDS,
             self._recovery_pen,
         )
@@ -191,6 +202,7 @@ class Place:
             database_url=self.database.url,
             namespace=self.namespace,
             tables={"user": "users", "order": "orders"},
+            partitions=self._partitions,
         )
 
     # How it is built
@@ -202,6 +214,7 @@ class Place:
             _SETTINGS
             | {
                 "WORKER_NAMESPACE": self.namespace,
+                "WORKER_PARTITIONS": str(self._partitions),
                 "WORKER_MIGRATIONS": str(self.migrations.folder),
             }
         )

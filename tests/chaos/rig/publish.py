@@ -49,6 +49,11 @@ def _row(name: str, values: Sequence[str]) -> str:
     return f"| {name} | " + " | ".join(values) + " |"
 
 
+def _reordered(run: Mapping[str, Any]) -> str:
+    judged = run["workers"] == [1] or run.get("partitions", 1) > 1
+    return f"{run['commands']['reordered']:,}" if judged else "not promised"
+
+
 def _count(section: str, name: str) -> Any:
     return lambda run: f"{run[section][name]:,}"
 
@@ -56,13 +61,15 @@ def _count(section: str, name: str) -> Any:
 _ROWS: Mapping[str, Any] = {
     "minutes": lambda run: f"{run['minutes']:.0f}",
     "processes of each worker": lambda run: " + ".join(map(str, run["workers"])),
+    "partitions": lambda run: f"{run.get('partitions', 1)}",
     "faults": _count("faults", "injected"),
     "commands attempted": _count("commands", "attempted"),
     "confirmed": _count("commands", "confirmed"),
     "done": _count("commands", "done"),
     "refused": _count("commands", "refused"),
     "dead-lettered": _count("commands", "dead_lettered"),
-    **{f"**{kind}**": _count("commands", kind) for kind in KINDS},
+    **{f"**{kind}**": _count("commands", kind) for kind in KINDS if kind != "reordered"},
+    "**reordered**": _reordered,
     "without an id: confirmed": _count("without_id", "confirmed"),
     "without an id: lost": lambda run: f"{len(run['without_id']['lost'])}",
     "well again, median": lambda run: f"{run['recovery']['median_seconds']:.1f} s",

@@ -128,7 +128,9 @@ class Stream(threading.Thread):
         properties = pika.BasicProperties(
             delivery_mode=2, content_type="application/json", **sent.properties
         )
-        channel.basic_publish(self._exchange, "any", sent.body, properties, mandatory=True)
+        # The ordering key, by which partitions share out; what has none goes anywhere.
+        routing_key = sent.key or sent.name
+        channel.basic_publish(self._exchange, routing_key, sent.body, properties, mandatory=True)
 
     def _stay_alive(self) -> None:
         if self._connection is not None:

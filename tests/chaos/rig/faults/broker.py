@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pika
 
-from tests.chaos.rig.faults.fault import Blow, Fault, NotInjected, until
+from tests.chaos.rig import amqp
+from tests.chaos.rig.faults.fault import Blow, BrokenPromise, Fault, NotInjected, until
 from tests.chaos.rig.schedule import Recipe
 
 FULL = "chaos.full"
 POLICY = "chaos"
+BACK_SECONDS = 10
+"""How long workers may take to make a deleted queue again."""
 
 
 class BrokerRestart(Fault):
@@ -131,10 +135,11 @@ class StreamDeleted(Fault):
 
 
 class CommandsDeleted(Fault):
-    """The commands queue is deleted: the broker cancels all consumers.
+    """The commands queue, or a partition's, is deleted: the broker cancels all its consumers.
 
     Whatever is in it would be lost with it, so it happens when the publisher rests and every
-    command has its answer.
+    command has its answer; and it lasts until a worker has made it again, since without it the
+    commands of a partition would go to another.
     """
 
     name = "commands-queue-deleted"
@@ -145,7 +150,19 @@ class CommandsDeleted(Fault):
             raise NotInjected("the publisher did not come to rest")
         place = self.place
         await until(lambda: not place.book.unanswered(), within=30, what="not all was answered")
-        await place.on_channel(lambda channel: channel.queue_delete(place.commands))
+        queue = self._queue
+        await place.on_channel(lambda channel: channel.queue_delete(queue))
 
     async def end(self) -> None:
-        await self.place.publisher.resume()
+        url, deadline = self.place.broker.url, time.monotonic() + BACK_SECONDS
+        try:
+            while not await asyncio.to_thread(amqp.exists, url, self._queue):
+                if time.monotonic() > deadline:
+                    raise BrokenPromise(f"no worker has made {self._queue} again")
+        finally:
+            await self.place.publisher.resume()
+
+    @property
+    def _queue(self) -> str:
+        queues = self.place.command_queues
+        return queues[self.planned.choice % len(queues)]
