@@ -11,8 +11,9 @@ from secrets import randbelow
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.database import ledger
+from worker.database.ledger import Entry
 from worker.errors import Refusal
-from worker.messages import Answer, Command, Done, Job, Outcome
+from worker.messages import Answer, Command, Done, Job, Outcome, Settled
 from worker.outcomes import Outcomes, entry_for
 from worker.registry import Registry
 from worker.rows import NeedsTransaction, Record
@@ -23,7 +24,7 @@ ID_TO_COME = 10**38 + randbelow(9 * 10**38)
 
 
 class LoneCreate:
-    """Carries out one create on a connection whose statements commit by themselves.
+    """Carries out one create that has an id, on a connection whose statements commit by themselves.
 
     Nothing is looked up that a constraint tells, the ledger's included, by a fault: then nothing
     has been written. Raises `NeedsTransaction`, with nothing written either, where the command
@@ -47,16 +48,19 @@ class LoneCreate:
             event = await entity.verbs[command.verb].handle(self._work, command)
         except Refusal as refusal:
             outcome = self._outcomes.refused(command, refusal)
-            entry = entry_for(job, outcome)
-            await ledger.record(self._connection, [entry] if entry else [])
+            await ledger.record(self._connection, [_entry(job, outcome)])
             return outcome
         if not isinstance(event.row, Record):
             raise NeedsTransaction
         insert, values = self._work.sole_insert(event.row)
         event.row.values["id"] = ID_TO_COME
-        entry = entry_for(job, self._outcomes.done(command, event))
-        if entry is None:
-            raise NeedsTransaction
+        entry = _entry(job, self._outcomes.done(command, event))
         id_ = await ledger.insert_and_record(self._connection, insert, values, entry, ID_TO_COME)
         body = entry.answer.body.replace(b"%d" % ID_TO_COME, b"%d" % id_)
         return Done(Answer(entry.answer.id, entry.answer.type, body))
+
+
+def _entry(job: Job, outcome: Settled) -> Entry:
+    entry = entry_for(job, outcome)
+    assert entry is not None  # a command without an id does not come here
+    return entry

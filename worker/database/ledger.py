@@ -8,7 +8,7 @@ unacknowledged command is the outbox, and the ledger holds the event that it sti
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -82,7 +82,15 @@ class LedgerRace(Exception):
 # Statements on the table, not the class: the ORM would take the insert for one of its own.
 _table = Base.metadata.tables[LedgerRow.__tablename__]
 _ledger = _table.c
-_STORED = ("command_id", "digest", "outcome", "event_id", "event_type", "event_body")
+_VALUE_OF: Mapping[str, Callable[[Entry], object]] = {
+    "command_id": lambda entry: entry.command_id,
+    "digest": lambda entry: entry.digest,
+    "outcome": lambda entry: entry.outcome,
+    "event_id": lambda entry: entry.answer.id,
+    "event_type": lambda entry: entry.answer.type,
+    "event_body": lambda entry: entry.answer.body.decode(),
+}
+_STORED = tuple(_VALUE_OF)
 
 # Arrays keep the text of a statement the same for every size of group, so it is prepared once.
 _BY_IDS = select(*_ledger).where(_ledger.command_id == any_(bindparam("ids", type_=ARRAY(Text))))
@@ -134,13 +142,8 @@ async def record(
     """
     if not entries:
         return
-    values = {
-        "command_id": [entry.command_id for entry in entries],
-        "digest": [entry.digest for entry in entries],
-        "outcome": [entry.outcome for entry in entries],
-        "event_id": [entry.answer.id for entry in entries],
-        "event_type": [entry.answer.type for entry in entries],
-        "event_body": [entry.answer.body.decode() for entry in entries],
+    values: dict[str, list[Any]] = {
+        name: [value_of(entry) for entry in entries] for name, value_of in _VALUE_OF.items()
     }
     if again:
         statement, values["again"] = _RECORD, list(again)
@@ -163,16 +166,10 @@ async def insert_and_record(
     `id_to_come` stands for that id in the entry's event. Where the entry is there already, the
     constraint that it violates is raised, and nothing was written.
     """
-    own = {
-        "command_id": entry.command_id,
-        "digest": entry.digest,
-        "outcome": entry.outcome,
-        "event_id": entry.answer.id,
-        "event_type": entry.answer.type,
-        "event_body": entry.answer.body.decode(),
-        "id_to_come": str(id_to_come),
-    }
-    found = await connection.execute(_insert_and_record(insert), {**values, **own})
+    own = {name: value_of(entry) for name, value_of in _VALUE_OF.items()}
+    found = await connection.execute(
+        _insert_and_record(insert), {**values, **own, "id_to_come": str(id_to_come)}
+    )
     return int(found.scalar_one())
 
 
