@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from aio_pika.abc import AbstractChannel, AbstractConnection
@@ -74,29 +75,27 @@ class Topology:
         """Name of the exchange that shares commands out among the partitions."""
         return f"{self.namespace}.partitions"
 
-    @property
-    def partitions(self) -> list[str]:
+    @cached_property
+    def partitions(self) -> tuple[str, ...]:
         """Names of the partitions' queues; none where all workers share one queue."""
-        return (
-            [self.partition(n) for n in range(1, self.partition_count + 1)]
-            if self.partition_count > 1
-            else []
-        )
+        if self.partition_count == 1:
+            return ()
+        return tuple(map(self.partition, range(1, self.partition_count + 1)))
 
     def partition(self, number: int) -> str:
         """Name of a partition's queue, from 1."""
         return f"{self.commands}.{number}"
 
-    @property
-    def exchanges(self) -> dict[str, str]:
+    @cached_property
+    def exchanges(self) -> Mapping[str, str]:
         """Every exchange with its type."""
         exchanges = {self.events: "topic", self.commands: "topic"}
         if self.partitions:
             exchanges[self.partitioner] = self.settings.partition_exchange
         return exchanges
 
-    @property
-    def queues(self) -> dict[str, dict[str, Any]]:
+    @cached_property
+    def queues(self) -> Mapping[str, Mapping[str, Any]]:
         """Every queue with its arguments, in the order of declaration.
 
         What receives stands before what sends, so that nothing is lost meanwhile.
@@ -136,8 +135,8 @@ class Topology:
             "x-max-length-bytes": self.settings.commands_max_bytes,
         }
 
-    @property
-    def bindings(self) -> dict[str, tuple[str, str]]:
+    @cached_property
+    def bindings(self) -> Mapping[str, tuple[str, str]]:
         """The exchange and the key that each bound queue is bound with."""
         # Of a hash exchange the key is the queue's weight.
         commands = dict.fromkeys(self.partitions, (self.partitioner, "1"))
