@@ -93,21 +93,6 @@ async def test_pruning_forgets_nothing_within_the_retention(harness: Harness) ->
     assert left == [{"max": 6}]
 
 
-async def test_pruning_stays_out_of_the_way_of_a_lock(harness: Harness) -> None:
-    await harness.rows(
-        "INSERT INTO command_ledger"
-        " SELECT n::text, sha256(''), 'done', gen_random_uuid(), 'x', '{}',"
-        " now() - interval '30 days' FROM generate_series(1, 10) AS n"
-    )
-    engine = make_engine(harness.settings.database)
-    sessions = make_sessions(engine)
-    async with harness.pool.acquire() as locker, locker.transaction():
-        await locker.execute("SELECT 1 FROM command_ledger WHERE command_id = '1' FOR UPDATE")
-        async with sessions.begin() as session:
-            assert (await pruning.prune(session, timedelta(days=7))).count == 9
-    await engine.dispose()
-
-
 async def test_a_backlog_is_not_held_in_memory(harness: Harness) -> None:
     async with harness.worker():
         pass

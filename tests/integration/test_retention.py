@@ -15,8 +15,11 @@ from sqlalchemy import text
 from tests.harness import Harness, eventually
 from worker.broker.connection import connect
 from worker.broker.topology import Topology
+from worker.database import ledger
 from worker.database.engine import Sessions, make_engine, make_sessions
+from worker.database.ledger import DONE, Entry
 from worker.database.pruning import BATCH, BEGINNING, PRUNE, forget, keep_pruned, prune
+from worker.messages import Answer, new_id
 
 WEEK = timedelta(days=7)
 ROWS = int(os.environ.get("RETENTION_ROWS", "200000"))
@@ -128,6 +131,27 @@ async def test_no_command_waits_for_a_batch_that_never_ends(
             # And another pruner goes on with other rows.
             assert await asyncio.create_task(_another_batch(sessions)) == BATCH
             assert await _blocked(harness) == []
+
+
+async def test_a_batch_waits_for_no_row_that_a_command_holds(
+    harness: Harness, sessions: Sessions
+) -> None:
+    await fill(harness, 3)
+    (held,) = await harness.rows(
+        "UPDATE command_ledger SET outcome = 'dead_lettered'"
+        " WHERE recorded_on = (SELECT min(recorded_on) FROM command_ledger) RETURNING command_id"
+    )
+    id_ = str(held["command_id"])
+    async with sessions.begin() as session:
+        # A dead letter that was sent back: its row is written anew.
+        answer = Answer(new_id(), "user.created", b"{}")
+        await ledger.record(session, [Entry(id_, bytes(32), DONE, answer)], again=[id_])
+        # Were it to wait, the server would end it by its lock_timeout.
+        assert await asyncio.create_task(_another_batch(sessions)) == 2
+    assert await _another_batch(sessions) == 0  # it is new again
+    assert await harness.rows("SELECT command_id, outcome FROM command_ledger") == [
+        {"command_id": id_, "outcome": DONE}
+    ]
 
 
 async def test_a_batch_looks_at_as_little_after_many_others_as_the_first(

@@ -185,6 +185,15 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
+        name="prune waits for locked rows",
+        breaks="pruning waits for commands that are under way, and with it the next pruner",
+        guarantee="G8",
+        changes=(change("database/pruning.py", "FOR UPDATE SKIP LOCKED", "FOR UPDATE", depth=4),),
+        witnesses=(
+            "integration/test_retention.py::test_a_batch_waits_for_no_row_that_a_command_holds",
+        ),
+    ),
+    Mutation(
         name="no keyed lanes",
         breaks="commands with one key run in different lanes at once",
         guarantee="G4",
