@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import cast
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, settings
+
+from tests.databases import fresh_database
+from tests.interleavings.stores import Kinds, PostgreSQL, StandIn
 
 _GIVEN, _HURRY = os.environ.get("WORKER_INTERLEAVINGS"), os.environ.get("WORKER_TESTS_HURRY")
 SCHEDULES = int(_GIVEN or (500 if _HURRY else 2_000))
@@ -37,3 +41,17 @@ def quiet() -> Iterator[None]:
     yield
     logging.disable(logging.NOTSET)
     structlog.configure(**config)
+
+
+@pytest.fixture(scope="module")
+async def shared_database(server_url: str, template_database: str) -> AsyncIterator[str]:
+    """One for all tests of a module, which empty it."""
+    name = f"{template_database}_conforms"
+    async with fresh_database(server_url, name, template=template_database) as url:
+        yield url
+
+
+@pytest.fixture(params=[StandIn, PostgreSQL])
+def kind(request: pytest.FixtureRequest) -> Kinds:
+    """The stand-in, and what it stands for."""
+    return cast(Kinds, request.param)

@@ -1,32 +1,34 @@
-"""A stand-in for PostgreSQL, at the level of the steps of a transaction.
+"""A stand-in for PostgreSQL: what is committed, and what the server says of faults.
 
-A ledger, and for each key a row that counts the commands applied to it. READ COMMITTED with locks:
-who writes what another transaction has written waits for its end; who would wait in a circle is
-told so. What is on its way to the server when a connection is cut may still be done, the COMMIT
-included.
+A ledger; for each key a row that counts the commands applied to it; users, whose names and
+addresses are unique. How it is come by and changed is in `session.py`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from tests.interleavings.links import Blocked, Link
 from tests.interleavings.schedule import Move, World
-from worker.database.ledger import DEAD_LETTERED, Entry, LedgerRace
+from worker.database.ledger import Entry
 from worker.errors import Unreachable
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from tests.interleavings.session import Session
 
 DEADLOCK, CANCELLED, SERIALIZATION = "40P01", "57014", "40001"
+UNIQUE, CHECK = "23505", "23514"
 
-Lock = tuple[str, str]
-"""What is locked: the kind of row, and which."""
+Values = Mapping[str, Any]
+"""A user's columns."""
+
+TAKEN: Values = {"id": 1, "username": "taken", "email": "taken@x.example", "rating": None}
+"""There from the beginning."""
 
 
 class Told(Exception):
@@ -42,12 +44,27 @@ def server_says(sqlstate: str | None) -> DBAPIError:
     return OperationalError("…", {}, Told(sqlstate), connection_invalidated=sqlstate is None)
 
 
+def violates(constraint: str, sqlstate: str = UNIQUE) -> IntegrityError:
+    """The fault by which a constraint tells that it is violated."""
+    told = Told(sqlstate)
+    cause = type("Cause", (Exception,), {"constraint_name": constraint})()
+    told.__cause__ = cast(BaseException, cause)
+    return IntegrityError("…", {}, told)
+
+
 @dataclass(frozen=True)
 class Effect:
-    """A command has been applied to the row of its key."""
+    """A command has been applied to a row."""
 
-    key: str
+    row: str
     command: str
+    id: int | None = None
+    """Of the row, where the command has made it."""
+
+    @property
+    def key(self) -> str:
+        """The row's own, or of a row that was made what stands before its number."""
+        return self.row.partition("/")[0]
 
 
 class Database:
@@ -62,6 +79,8 @@ class Database:
         self.answers: dict[str, list[bytes]] = defaultdict(list)
         """Every event that the ledger has held for a command."""
         self.effects: list[Effect] = []
+        self.users: dict[str, Values] = {TAKEN["username"]: TAKEN}
+        self.ids = count(2)
         self.connections: list[Session] = []
         self.faults = 0
         self.is_away = False
@@ -90,9 +109,9 @@ class Database:
         if self.is_away:
             raise Unreachable("the database is away")
 
-    def count(self, key: str) -> int:
-        """How many commands have been applied to a key's row."""
-        return sum(effect.key == key for effect in self.effects)
+    def count(self, row: str) -> int:
+        """How many commands have been applied to a row."""
+        return sum(effect.row == row for effect in self.effects)
 
     def take_fault(self) -> bool:
         """Whether this statement is to fail."""
@@ -106,175 +125,3 @@ class Client(Protocol):
     """Who uses the database."""
 
     alive: bool
-
-
-class Sessions:
-    """`async_sessionmaker`, as far as the worker uses it."""
-
-    def __init__(self, database: Database, client: Client) -> None:
-        self._database = database
-        self._client = client
-
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Session]:
-        """A transaction that is committed at the end, or rolled back."""
-        session = Session(self._database, self._client)
-        try:
-            yield session
-            await session.commit()
-        except Exception:
-            await session.roll_back()
-            raise
-        except BaseException:  # cancelled: the connection is given up, as SQLAlchemy does
-            session.link.cut(arriving=session.link.under_way)
-            raise
-        finally:
-            session.leave()
-
-
-class Session:
-    """A connection to the database with one transaction: the client's side, and the server's."""
-
-    def __init__(self, database: Database, client: Client) -> None:
-        self.client = client
-        self.waits_for: Session | None = None
-        self._database = database
-        self._locks: list[Lock] = []
-        self._entries: dict[str, Entry] = {}
-        self._effects: list[Effect] = []
-        self._failed = False
-        self._ended = False
-        self.link = Link(database.world, lambda: server_says(None), self._gone)
-        self.link.may_serve = lambda: self.link.is_cut or not self._is_blocked
-
-    async def lookup(self, ids: Sequence[str]) -> dict[str, Entry]:
-        """See `ledger.lookup`."""
-        return await self._execute(lambda: self._lookup(ids)) if ids else {}
-
-    async def record(self, entries: Sequence[Entry], *, again: Collection[str]) -> None:
-        """See `ledger.record`."""
-        if not entries:
-            return
-        locks = [("ledger", entry.command_id) for entry in entries]
-        if await self._execute(lambda: self._record(entries, again), locks) != len(entries):
-            raise LedgerRace
-
-    async def apply(self, key: str, command: str) -> int:
-        """Apply a command to the row of its key; return how many have been applied to it."""
-        return await self._execute(lambda: self._apply(key, command), [("row", key)])
-
-    async def fail(self, error: Exception) -> None:
-        """Have a statement fail."""
-
-        def statement() -> None:
-            raise error
-
-        await self._execute(statement)
-
-    async def commit(self) -> None:
-        """Make it last."""
-        if self._is_connected:
-            await self.link.ask(self._commit)
-
-    async def roll_back(self) -> None:
-        """Undo it."""
-        if self._is_connected and not self.link.is_cut and not self._ended:
-            with suppress(DBAPIError):  # it is undone all the same
-                await self.link.ask(self._end)
-
-    def leave(self) -> None:
-        """The client is done with the connection."""
-        if self._is_connected and not self.link.is_cut:
-            self._database.connections.remove(self)
-
-    @property
-    def _is_connected(self) -> bool:
-        return self.link.is_cut or self in self._database.connections
-
-    async def _execute(self, statement: Callable[[], T], locks: Sequence[Lock] = ()) -> T:
-        if not self._is_connected:
-            if self._database.is_away or not self.client.alive:
-                raise ConnectionRefusedError("the database is away")
-            self._database.connections.append(self)
-        wanted = list(locks)
-
-        def serve() -> T:
-            if self._failed:
-                raise server_says("25P02")
-            try:
-                self._lock(wanted)
-                if self._database.take_fault():
-                    raise server_says(CANCELLED)
-                return statement()
-            except DBAPIError:
-                self._failed = True
-                raise
-
-        return await self.link.ask(serve)
-
-    # What the server does.
-
-    def _lock(self, wanted: list[Lock]) -> None:
-        """Take the locks one by one; those that are taken stay taken."""
-        while wanted:
-            self.waits_for = next((each for each in self._others if wanted[0] in each._locks), None)
-            if self.waits_for is not None:
-                if self._is_in_a_circle():
-                    self.waits_for = None
-                    self._database.world.tell("deadlock")
-                    raise server_says(DEADLOCK)
-                self._database.world.tell("lock waited for", str(wanted[0]))
-                raise Blocked
-            self._locks.append(wanted.pop(0))
-
-    @property
-    def _others(self) -> Iterator[Session]:
-        return (each for each in self._database.connections if each is not self)
-
-    @property
-    def _is_blocked(self) -> bool:
-        return self.waits_for is not None and not self.waits_for._ended
-
-    def _is_in_a_circle(self) -> bool:
-        next_ = self.waits_for
-        while next_ is not None and next_ is not self:
-            next_ = next_.waits_for if next_._is_blocked else None
-        return next_ is self
-
-    def _lookup(self, ids: Sequence[str]) -> dict[str, Entry]:
-        known = self._database.ledger | self._entries
-        return {id_: known[id_] for id_ in ids if id_ in known}
-
-    def _record(self, entries: Sequence[Entry], again: Collection[str]) -> int:
-        written = 0
-        for entry in entries:
-            there = self._database.ledger.get(entry.command_id)
-            if there is None or (there.outcome == DEAD_LETTERED and entry.command_id in again):
-                self._entries[entry.command_id] = entry
-                written += 1
-        return written
-
-    def _apply(self, key: str, command: str) -> int:
-        self._effects.append(Effect(key, command))
-        return self._database.count(key) + sum(effect.key == key for effect in self._effects)
-
-    def _commit(self) -> None:
-        if self._ended:
-            return
-        if self._database.take_fault():
-            self._end()
-            raise server_says(SERIALIZATION)
-        if not self._failed:
-            self._database.ledger |= self._entries
-            for id_, entry in self._entries.items():
-                self._database.answers[id_].append(entry.answer.body)
-            self._database.effects += self._effects
-        self._end()
-
-    def _end(self) -> None:
-        self._ended = True
-        self._locks.clear()
-
-    def _gone(self) -> None:
-        self._end()
-        self._database.connections.remove(self)

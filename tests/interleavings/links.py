@@ -28,7 +28,7 @@ class Link:
     def __init__(
         self, world: World, lost: Callable[[], Exception], gone: Callable[[], object]
     ) -> None:
-        self._world = world
+        self.world = world
         self._lost = lost
         self._gone = gone
         self._to_server: deque[Move] = deque()
@@ -71,7 +71,7 @@ class Link:
 
     def future(self) -> asyncio.Future[Any]:
         """One that fails when the link is cut."""
-        future = self._world.loop.create_future()
+        future = self.world.loop.create_future()
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
         if self.is_cut:

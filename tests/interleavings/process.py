@@ -1,7 +1,7 @@
 """A worker process: `worker.service.Service` as it is, on the stand-ins.
 
-What is replaced is named in `seams`: the connection to the broker, the engine and its sessions, the
-two functions of the ledger, the look at the database's health, and the clock.
+What is replaced is named in `seams`: the connection to the broker, the engine and what comes of it,
+the functions of the ledger, the look at the database's health, and the clock.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from aio_pika.abc import AbstractConnection
 
 from tests.interleavings.broker import Broker, Connection
 from tests.interleavings.commands import REGISTRY
-from tests.interleavings.database import Database, Session, Sessions
+from tests.interleavings.database import Database
+from tests.interleavings.engine import Autocommit, LoneConnection, Sessions
 from tests.interleavings.schedule import World
+from tests.interleavings.session import Columns, Session
 from worker import backoff, service, transaction
 from worker.broker import burst, topology
 from worker.broker import connection as broker_connection
@@ -175,9 +177,15 @@ async def _lookup(session: Session, ids: Sequence[str]) -> dict[str, Entry]:
 
 
 async def _record(
-    session: Session, entries: Sequence[Entry], *, again: Collection[str] = ()
+    session: Session | LoneConnection, entries: Sequence[Entry], *, again: Collection[str] = ()
 ) -> None:
     await session.record(entries, again=again)
+
+
+async def _insert_and_record(
+    connection: LoneConnection, _: object, columns: Columns, entry: Entry, id_to_come: int
+) -> int:
+    return await connection.insert_and_record(columns, entry, id_to_come)
 
 
 async def _at_once(*_: object) -> None:
@@ -193,6 +201,11 @@ def _sessions(_: object) -> Sessions:
     return Sessions(process.database, process)
 
 
+def _autocommit(_: object) -> Autocommit:
+    process = _current.get()
+    return Autocommit(process.database, process)
+
+
 @contextmanager
 def seams(world: World, seed: int) -> Iterator[None]:
     """Everything that stands between the worker and the outside, replaced."""
@@ -203,12 +216,13 @@ def seams(world: World, seed: int) -> Iterator[None]:
         patch.setattr(burst, "knows", lambda _: True)
         patch.setattr(service, "make_engine", lambda *_, **__: _Engine())
         patch.setattr(service, "make_sessions", _sessions)
-        patch.setattr(service, "autocommit", lambda _: None)
+        patch.setattr(service, "autocommit", _autocommit)
         patch.setattr(service, "DatabaseWatch", _Watch)
         patch.setattr(service, "Health", _Health)
         patch.setattr(service, "keep_pruned", _for_ever)
         patch.setattr(ledger, "lookup", _lookup)
         patch.setattr(ledger, "record", _record)
+        patch.setattr(ledger, "insert_and_record", _insert_and_record)
         patch.setattr(transaction, "monotonic", world.loop.time)
         backoff._random.seed(seed)
         yield

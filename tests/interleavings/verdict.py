@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tests.interleavings.broker import Broker, Message, Published, ServerChannel
-from tests.interleavings.commands import EXPECTED, MAX_ATTEMPTS, Planned
+from tests.interleavings.commands import MAX_ATTEMPTS, PAST, Planned
 from tests.interleavings.database import Database
 from tests.interleavings.schedule import World
 
@@ -109,7 +109,7 @@ class Record:
         for id_, commands in self._by_id.items():
             events = [each for each in self.broker.events if each.headers.get("commandid") == id_]
             first = {each.routing_key for each in events if _code(each) != "id_reused"}
-            expected = {EXPECTED[command.behaviour] for command in commands}
+            expected = {command.ends_as for command in commands}
             if not first:
                 self.complain(f"G1: {id_} has no event")
             elif not first <= expected or (len(commands) == 1 and first != expected):
@@ -129,13 +129,19 @@ class Record:
             if command.id is None and not applied[str(command.number)]:
                 self.complain(f"G1: command {command.number}, without id, was not carried out")
         for event in self.broker.events:
-            if event.routing_key == "user.noted":
-                self._check_truth(json.loads(event.body)["data"])
+            if event.routing_key in _DONE:
+                self._check_truth(json.loads(event.body))
 
-    def _check_truth(self, data: dict[str, Any]) -> None:
-        of_row = [each.command for each in self.database.effects if each.key == data["username"]]
-        if of_row[data["version"] - 1 : data["version"]] != [data["email"]]:
-            self.complain(f"G3: the event of command {data['email']} shows what is not so")
+    def _check_truth(self, event: dict[str, Any]) -> None:
+        data = event["data"]
+        of_row = [each for each in self.database.effects if each.row == data["username"]]
+        effect = of_row[data["version"] - 1] if len(of_row) >= data["version"] else None
+        shown = data["email"].partition(".")[0]
+        true = effect is not None and effect.command == shown
+        if effect is not None and effect.id is not None:
+            true = true and (data["id"], event["subject"]) == (effect.id, f"user/{effect.id}")
+        if not true:
+            self.complain(f"G3: the event of command {shown} shows what is not so: {event}")
 
     def _check_order(self) -> None:
         """G4: commands of one key take effect, and are answered, in the order delivered."""
@@ -177,6 +183,9 @@ class Record:
             expected = {"broken": {MAX_ATTEMPTS}, "hopeless": {1}}.get(commands[0].behaviour)
             if expected is not None and attempts != expected:
                 self.complain(f"G5: {id_} was given up after {attempts} attempts, not {expected}")
+
+
+_DONE = {f"user.{past}" for past in PAST.values()}
 
 
 def _key(message: Message) -> str:

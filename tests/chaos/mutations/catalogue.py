@@ -14,6 +14,12 @@ async with self._sessions.begin() as session:
     return await transaction.run(jobs)
 """
 
+_LONE_STATEMENT = """
+id_ = await ledger.insert_and_record(self._connection, insert, values, entry, ID_TO_COME)
+body = entry.answer.body.replace(b"%d" % ID_TO_COME, b"%d" % id_)
+return Done(Answer(entry.answer.id, entry.answer.type, body))
+"""
+
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="ack on arrival",
@@ -101,6 +107,50 @@ MUTATIONS: tuple[Mutation, ...] = (
                     again = transaction._again
                     await ledger.record(session, transaction.entries, again=again)
                 return outcomes
+                """,
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="answer a lone create too early",
+        breaks="an event is published of a row that may never come to be",
+        guarantee="G3",
+        changes=(
+            change(
+                "lone.py",
+                _LONE_STATEMENT,
+                """
+                import asyncio
+                statement = ledger.insert_and_record(
+                    self._connection, insert, values, entry, ID_TO_COME
+                )
+                self._late = asyncio.ensure_future(statement)
+                body = entry.answer.body.replace(b"%d" % ID_TO_COME, b"%d" % 1)
+                return Done(Answer(entry.answer.id, entry.answer.type, body))
+                """,
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="a lone create in two statements",
+        breaks="a crash between the two leaves a row of which no event tells",
+        guarantee="G2",
+        changes=(
+            change(
+                "lone.py",
+                _LONE_STATEMENT,
+                """
+                from dataclasses import replace
+                found = await self._connection.execute(insert, values)
+                id_ = next(iter(found.mappings()))["id"]
+                body = entry.answer.body.replace(b"%d" % ID_TO_COME, b"%d" % id_)
+                answer = Answer(entry.answer.id, entry.answer.type, body)
+                await ledger.record(self._connection, [replace(entry, answer=answer)])
+                return Done(answer)
                 """,
                 depth=8,
             ),
