@@ -165,13 +165,20 @@ def main(arguments: Sequence[str]) -> int:
     from worker.cli import exit_code
 
     _replace("worker.supervisor.plan", "python_module", lambda name: [*_instead(name), _SUPERVISE])
-    control = Control(Path(os.environ[CONTROL]))
-    install_cuts(control)
-    install_clock(control)
+    if not _becomes_parent(arguments):
+        control = Control(Path(os.environ[CONTROL]))
+        install_cuts(control)
+        install_clock(control)
     if RIG in os.environ:
         threading.Thread(target=_end_with, args=(int(os.environ[RIG]),), daemon=True).start()
     sys.argv = ["worker", *arguments]
     return exit_code()
+
+
+def _becomes_parent(arguments: Sequence[str]) -> bool:
+    """Whether it starts others, and carries out nothing: what it need not import only delays it."""
+    several = any(word.startswith("--processes=") and word[12:] != "1" for word in arguments)
+    return several and not any(word.startswith("--child") for word in arguments)
 
 
 def _end_with(pid: int) -> None:
