@@ -156,12 +156,15 @@ async def test_stock_is_taken_of_queues_rows_and_ledger_and_leaves_them_as_they_
         publisher.publish({"id": "c3", "type": "user.create", "key": "k"})
         publisher.publish_body(b"\xff", id_="c4")
         await asyncio.to_thread(publisher.wait)
-    async with in_partitions(broker_url, settings.namespace, [[], [{"id": "c5"}, {"id": "c6"}]]):
+    many = [{"id": f"c{number}"} for number in range(5, 2_100)]
+    async with in_partitions(broker_url, settings.namespace, [[], many]):
         for _ in range(2):
             book = await asyncio.to_thread(look)
             assert [(each.command_id, each.code) for each in book.letters] == [("c2", "invalid")]
             assert book.letters[0].event_id == unusable.json["id"]
-            assert [each.command_id for each in book.waiting] == ["c3", "c4", "c5", "c6"]
+            assert [each.command_id for each in book.waiting] == [
+                f"c{number}" for number in range(3, 2_100)
+            ]
             assert [each.command_id for each in book.ledger] == ["c1", "c2"]
             assert book.ledger[0].event_id == done.json["id"]
             (row,) = book.rows

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pika
+from pika.adapters.blocking_connection import BlockingChannel
 
 from worker.testing.book import Entry, Ledger, Letter, Pen, Row, Seed, Stock, Waiting
 
 SILENT_SECONDS = 10
+MOST_UNACKNOWLEDGED = 65_535
+"""What AMQP allows one consumer to hold; of a partition's backlog, no more is looked at."""
+
+_Message = tuple[Any, bytes]
 
 LEDGER = """
 SELECT command_id, outcome, event_id::text, event_type,
@@ -39,10 +44,9 @@ def take_stock(
     `WORKER_PARTITIONS`. Nothing is taken from the queues, though the broker counts one more
     delivery of what lies in them. Let workers stop before: what one has in hand is seen by nobody.
     """
-    commands = command_queues(namespace, partitions)
     entries: list[Entry] = [
         *_letters(broker_url, f"{namespace}.dead-letters"),
-        *(each for queue in commands for each in _waiting(broker_url, queue)),
+        *_waiting(broker_url, namespace, partitions),
         *asyncio.run(_tables(database_url, tables)),
         Stock(list(tables), time.monotonic()),
     ]
@@ -72,15 +76,19 @@ def note_seeds(book: Path, *, database_url: str, tables: Mapping[str, str]) -> N
 
 
 def _letters(broker_url: str, queue: str) -> Iterator[Letter]:
-    for properties, _ in _browse(broker_url, queue):
+    for properties, _ in _browse(broker_url, queue, _get_all):
         headers = properties.headers or {}
         # The broker's own dead-lettering adds no headers of ours.
         id_ = headers.get("x-command-id", properties.message_id)
         yield Letter(id_, headers.get("x-event-id"), headers.get("x-code"), time.monotonic())
 
 
-def _waiting(broker_url: str, queue: str) -> Iterator[Waiting]:
-    for properties, body in _browse(broker_url, queue):
+def _waiting(broker_url: str, namespace: str, partitions: int) -> Iterator[Waiting]:
+    shared, *rest = command_queues(namespace, partitions)
+    messages = _browse(broker_url, shared, _get_all)
+    for queue in rest:
+        messages += _browse(broker_url, queue, _consume_all)
+    for properties, body in messages:
         try:
             id_ = json.loads(body)["id"]
         except (ValueError, KeyError, TypeError):
@@ -88,26 +96,39 @@ def _waiting(broker_url: str, queue: str) -> Iterator[Waiting]:
         yield Waiting(id_)
 
 
-def _browse(broker_url: str, queue: str) -> list[tuple[Any, bytes]]:
+def _browse(
+    broker_url: str, queue: str, look: Callable[[BlockingChannel, str], Iterator[_Message]]
+) -> list[_Message]:
     """Look at every message; with the end of the connection all return to the queue."""
     connection = pika.BlockingConnection(pika.URLParameters(broker_url))
     try:
-        channel = connection.channel()
-        ready = channel.queue_declare(queue, passive=True).method.message_count
-        found: list[tuple[Any, bytes]] = []
-        # The queue of a partition, which has a single active consumer, lets nobody get.
-        messages = channel.consume(queue, inactivity_timeout=SILENT_SECONDS)
-        while len(found) < ready:
-            method, properties, body = next(messages)
-            if method is None:
-                raise TimeoutError(
-                    f"{queue!r} holds {ready} messages and hands out {len(found)}: is somebody "
-                    "else consuming from it? Stop all workers, then take stock"
-                )
-            found.append((properties, body or b""))
-        return found
+        return list(look(connection.channel(), queue))
     finally:
         connection.close()
+
+
+def _get_all(channel: BlockingChannel, queue: str) -> Iterator[_Message]:
+    while True:
+        method, properties, body = channel.basic_get(queue)
+        if method is None:
+            return
+        yield properties, body or b""
+
+
+def _consume_all(channel: BlockingChannel, queue: str) -> Iterator[_Message]:
+    """The same of a queue with a single active consumer, which lets nobody get."""
+    ready = channel.queue_declare(queue, passive=True).method.message_count
+    # By default a quorum queue hands out 2,000 before it waits for acknowledgements.
+    channel.basic_qos(prefetch_count=MOST_UNACKNOWLEDGED)
+    messages = channel.consume(queue, inactivity_timeout=SILENT_SECONDS)
+    for number in range(min(ready, MOST_UNACKNOWLEDGED)):
+        method, properties, body = next(messages)
+        if method is None:
+            raise TimeoutError(
+                f"{queue!r} holds {ready} messages and hands out {number}: is somebody else "
+                "consuming from it? Stop all workers, then take stock"
+            )
+        yield properties, body or b""
 
 
 async def _tables(database_url: str, tables: Mapping[str, str]) -> list[Entry]:
