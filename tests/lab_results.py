@@ -7,7 +7,8 @@ is busy and waiting at each moment. So what the lab works out can be compared wi
 from __future__ import annotations
 
 import heapq
-from collections import deque
+import math
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -199,11 +200,14 @@ def _samples(
     begin: float,
     end: float,
 ) -> tuple[Sample, ...]:
+    by_second: dict[int, list[Checkout]] = defaultdict(list)
+    for each in done:
+        by_second[math.floor(each.ended - begin)].append(each)
     samples = []
     for second in range(int(end - begin)):
         at = begin + second
         within = (moments >= at) & (moments < at + 1)
-        ended = [each for each in done if at <= each.ended < at + 1]
+        ended = by_second[second]
         waits = sorted(each.began - each.arrived for each in ended)
         samples.append(
             Sample(

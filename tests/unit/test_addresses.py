@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 
 from email_validator import validate_email
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.entities.user import _PLAIN_ADDRESS, _PLAIN_LENGTH, _valid_address
@@ -19,11 +19,16 @@ def test_what_the_short_way_accepts_the_library_accepts(address: str) -> None:
         validate_email(address, check_deliverability=False, globally_deliverable=False)
 
 
-# One in four is short enough. A filter, which would draw anew instead, takes ten times as long.
-@settings(max_examples=120)
-@given(st.from_regex(_PLAIN_ADDRESS, fullmatch=True))
+# The same pattern with an end to its repetitions: else three in four are too long, and all of them
+# take ten times as long to draw.
+SHORT = _PLAIN_ADDRESS.pattern
+for endless, ended in (("]+", "]{1,8}"), (")*", "){0,1}"), (")+", "){1,2}"), ("{2,}", "{2,6}")):
+    SHORT = SHORT.replace(endless, ended)
+
+
+@given(st.from_regex(SHORT, fullmatch=True))
 def test_every_plain_address_is_one_for_the_library(address: str) -> None:
-    if len(address) > _PLAIN_LENGTH:
-        return
+    assert len(address) <= _PLAIN_LENGTH
+    assert _PLAIN_ADDRESS.fullmatch(address)
     validate_email(address, check_deliverability=False, globally_deliverable=False)
     assert _valid_address(address) == address

@@ -321,7 +321,7 @@ async def test_a_snapshot_reads_as_one_line() -> None:
     assert repr(pool.snapshot()) == "<pool of 1+1: 0 in use, 1 idle, 0 overflow, 0 waiting>"
 
 
-async def test_ten_thousand_checkouts_keep_nothing() -> None:
+async def test_two_thousand_checkouts_keep_nothing() -> None:
     pool = make_pool(size=2)
 
     async def many(count: int) -> None:
@@ -332,12 +332,12 @@ async def test_ten_thousand_checkouts_keep_nothing() -> None:
     tracemalloc.start()
     try:
         before = kept_by_the_pool()
-        await many(10_000)
+        await many(2_000)
         after = kept_by_the_pool()
     finally:
         tracemalloc.stop()
 
-    assert after - before < 100
+    assert after - before < 20
 
 
 def kept_by_the_pool() -> int:
