@@ -206,14 +206,20 @@ async def test_a_broker_without_the_plug_in_is_told_what_to_enable(
 
 
 @pytest.mark.parametrize("fewer", [1, PARTITIONS - 1])
-async def test_partitions_that_nobody_would_serve_are_told(
+async def test_a_worker_that_would_leave_partitions_unserved_says_so_and_changes_nothing(
     partitioned: Harness, fewer: int
 ) -> None:
+    """Not even the way of the commands: led to the shared queue as well, they lose their order."""
     async with partitioned.worker():
         pass
     settings = partitioned.settings.model_copy(update={"partitions": fewer})
     with pytest.raises(Misconfigured, match=rf"commands\.{fewer + (fewer > 1)}'.*partitions apply"):
         await asyncio.wait_for(Service(settings).run(), 30)
+    await partitioned.send("user.create", id="one", data={"username": "a", "email": "a@b.de"})
+    queues = ("commands", *partitioned.partitions)
+    waiting = {queue: await partitioned.waiting(queue) for queue in queues}
+    assert sum(waiting.values()) == 1, waiting
+    assert waiting["commands"] == 0
 
 
 async def test_one_partition_becomes_several_and_nothing_is_left_behind(

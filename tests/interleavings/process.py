@@ -188,10 +188,6 @@ async def _insert_and_record(
     return await connection.insert_and_record(columns, entry, id_to_come)
 
 
-async def _at_once(*_: object) -> None:
-    """There are no partitions."""
-
-
 async def _for_ever(*_: object, **__: object) -> None:
     await asyncio.Event().wait()
 
@@ -212,7 +208,6 @@ def seams(world: World, seed: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(broker_connection, "connect", _connect)
         patch.setattr(topology.Topology, "ensure", _ensure)
-        patch.setattr(topology.Topology, "refuse_strays", _at_once)
         patch.setattr(burst, "knows", lambda _: True)
         patch.setattr(service, "make_engine", lambda *_, **__: _Engine())
         patch.setattr(service, "make_sessions", _sessions)

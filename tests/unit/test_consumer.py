@@ -33,9 +33,6 @@ class StillTopology(Topology):
     async def ensure(self, connection: AbstractConnection) -> None:
         """There is no broker to declare anything on."""
 
-    async def refuse_strays(self, connection: AbstractConnection) -> None:
-        """Nor to find anything on."""
-
 
 def message(
     tag: int = 1, *, redelivered: bool = False, body: bytes = b"{}", **properties: Any

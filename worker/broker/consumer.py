@@ -57,7 +57,6 @@ class Consumer:
         """Take deliveries until the connection, a subscription or the service ends."""
         async with answered_within(self._topology.settings.connect_timeout_seconds):
             await self._topology.ensure(connection)
-            await self._topology.refuse_strays(connection)
         await self._may_consume()
         self._idle.clear()
         try:

@@ -52,7 +52,7 @@ async def apply(connection: AbstractConnection, topology: Topology) -> list[Queu
         _refuse_if_used(there)
     # An administrator's command: `declare=false` is for the run-time account.
     topology = replace(topology, settings=topology.settings.model_copy(update={"declare": True}))
-    await topology.ensure(connection)
+    await topology.declare(connection)
     async with connection.channel() as channel:
         if not topology.partitions:
             await channel.exchange_delete(topology.partitioner)

@@ -147,9 +147,16 @@ class Topology:
     async def ensure(self, connection: AbstractConnection) -> None:
         """Declare everything, or with `declare=false` check that it exists.
 
-        Raises `Misconfigured` with the argument that differs, the object that is missing or the
-        right that the account lacks, and what mends it.
+        Raises `Misconfigured` with the argument that differs, the object that is missing, the right
+        that the account lacks or the partition that would go unserved, and what mends it.
         """
+        # First: with fewer partitions than there are, what follows would lead commands to the queue
+        # that all share once more, beside their partition, where they are in no order.
+        await self._refuse_strays(connection)
+        await self.declare(connection)
+
+    async def declare(self, connection: AbstractConnection) -> None:
+        """The same, whatever partitions there are beyond these."""
         for exchange, type_ in self.exchanges.items():
             await self._try("exchange", exchange, connection, self._exchange, exchange, type_)
         for queue, arguments in self.queues.items():
@@ -157,7 +164,7 @@ class Topology:
         if self.partitions and self.settings.declare:
             await self._try("exchange", self.partitioner, connection, self._share_out)
 
-    async def refuse_strays(self, connection: AbstractConnection) -> None:
+    async def _refuse_strays(self, connection: AbstractConnection) -> None:
         """Raise `Misconfigured` if there is a partition beyond those that are served.
 
         What goes there would wait for ever: somebody has, or had, more partitions.
