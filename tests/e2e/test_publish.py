@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
+from collections.abc import Callable
 from typing import Any
+
+import pytest
+from yarl import URL
 
 from tests.e2e.commandline import CommandLine, declare
 from tests.harness import Harness
@@ -96,6 +101,24 @@ async def test_where_nothing_may_be_declared_it_is_told_what_is_missing(cli: Com
     result = await cli("publish", "user.create", code=2, WORKER_BROKER__DECLARE="false")
     assert "does not exist" in result.err
     assert "WORKER_BROKER__DECLARE" in result.err
+
+
+@pytest.mark.parametrize(
+    ("change", "to", "says"),
+    [
+        (URL.with_path, "/unheard-of", r"vhost unheard-of not found.*rabbitmqctl add_vhost"),
+        (URL.with_password, "s3cret", r"refuses the account or its password.*WORKER_BROKER__URL"),
+    ],
+)
+async def test_what_the_broker_does_not_let_in_is_told(
+    cli: CommandLine, harness: Harness, change: Callable[[URL, str], URL], to: str, says: str
+) -> None:
+    url = str(change(URL(harness.settings.broker.urls[0]), to))
+
+    result = await cli("publish", "user.create", code=2, WORKER_BROKER__URL=url)
+
+    assert re.search(says, result.err)
+    assert "s3cret" not in result.err
 
 
 async def test_an_exchange_that_leads_nowhere_is_told(cli: CommandLine, harness: Harness) -> None:

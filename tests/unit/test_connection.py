@@ -174,6 +174,7 @@ URL_WITH_SECRET = URL("amqp://ann:s3cret@rabbit:5672/shop?heartbeat=10")
     [
         (ProbableAuthenticationError("ACCESS_REFUSED"), Misconfigured, "WORKER_BROKER__URL"),
         (ConnectionNotAllowed("vhost shop not found"), Misconfigured, "add_vhost"),
+        (ConnectionNotAllowed("user connection limit (9) is reached"), Unreachable, "limit (9)"),
         (ConnectionRefusedError("refused"), Unreachable, "cannot be reached"),
         (TimeoutError(), Unreachable, "no answer in time"),
         (AMQPConnectionError(), Unreachable, "AMQPConnectionError"),

@@ -16,10 +16,12 @@ import structlog
 from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from aiormq.channel import Channel
+from aiormq.connection import exception_by_code
 from aiormq.exceptions import (
     AMQPError,
     AuthenticationError,
     ConnectionNotAllowed,
+    InvalidFrameError,
     ProbableAuthenticationError,
 )
 from yarl import URL
@@ -50,6 +52,15 @@ class _Connection(aio_pika.Connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.kwargs["transport_factory"] = self.factory = TolerantTransport()
+
+    async def connect(self, timeout: float | None = None) -> None:
+        """Connect as the library does, and say why the broker would not."""
+        try:
+            await super().connect(timeout)
+        except InvalidFrameError as error:
+            # aiormq only says that another frame was expected than the farewell that came.
+            farewell = self.factory.intake.farewell
+            raise (exception_by_code(farewell) if farewell else error) from error
 
     def __del__(self) -> None:
         """Nothing: `connect` closes what it opened.
@@ -235,7 +246,8 @@ def explain(error: BaseException, url: URL) -> Unreachable | Misconfigured:
             f"RabbitMQ cannot be reached by TLS ({where}): {reason}. Look at WORKER_BROKER__URL "
             "and WORKER_BROKER__TLS_CA_FILE, or mend its certificate"
         )
-    if isinstance(error, ConnectionNotAllowed):
+    # A limit on connections comes with the same code; that passes.
+    if isinstance(error, ConnectionNotAllowed) and "limit" not in str(error):
         return Misconfigured(
             f"RabbitMQ refuses the virtual host ({where}): {error}. "
             "Make it with rabbitmqctl add_vhost and grant it with rabbitmqctl set_permissions"

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import pamqp.frame
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Connection
 from pamqp.header import ContentHeader
 from yarl import URL
 
@@ -47,6 +47,7 @@ class Answers:
 
 METHOD, HEADER, BODY = 1, 2, 3
 # Class and method, as they stand in a frame.
+_CLOSE = bytes((0, 10, 0, 50))
 _DELIVER, _RETURN = bytes((0, 60, 0, 60)), bytes((0, 60, 0, 50))
 _ACK, _NACK = bytes((0, 60, 0, 80)), bytes((0, 60, 0, 120))
 _FRAME_START = struct.Struct(">BHI")
@@ -96,6 +97,8 @@ class Intake:
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self.sinks: dict[tuple[int, bytes], Sink] = {}
         self.answers: dict[int, Answers] = {}
+        self.farewell: Connection.Close | None = None
+        """What the broker has said when it ended the connection."""
         self._reader = reader
         self._buffer = b""
         self._start = 0
@@ -135,6 +138,8 @@ class Intake:
                 return mend_header(frame, int.from_bytes(frame[1:3], "big"))
             if frame[0] == METHOD and frame[7:11] == _DELIVER:
                 return mend_delivery(frame)
+            if frame[0] == METHOD and frame[7:11] == _CLOSE:
+                self.farewell = cast(Connection.Close, pamqp.frame.unmarshal(frame)[2])
             return frame
 
     async def _read_frame(self) -> bytes:
