@@ -94,6 +94,8 @@ def mismatch(error: BaseException) -> str | None:
             return f"its certificate is not trusted: {cause.verify_message.rstrip('.')}"
         if isinstance(cause, ssl.SSLError):
             return _in_words(cause)
+        if isinstance(cause, ConnectionError) and "rejected SSL upgrade" in str(cause):
+            return "what answers there offers no TLS, or is no PostgreSQL"  # asyncpg's words
     return None
 
 

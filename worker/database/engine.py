@@ -185,8 +185,9 @@ def explain(error: BaseException, engine: AsyncEngine) -> Unreachable | Misconfi
     where = make_url(engine.url).render_as_string(hide_password=True)
     if (reason := mismatch(error)) is not None:
         return Misconfigured(
-            f"PostgreSQL cannot be reached by TLS ({where}): {reason}. Look at sslmode in "
-            "WORKER_DATABASE__URL and at WORKER_DATABASE__TLS_CA_FILE, or mend its certificate"
+            f"PostgreSQL cannot be reached by TLS ({where}): {reason}. Look at port and "
+            "sslmode in WORKER_DATABASE__URL and at WORKER_DATABASE__TLS_CA_FILE, or mend its "
+            "certificate"
         )
     code = sqlstate(error)
     match code:
