@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from worker.errors import Misconfigured
+from worker.setting_names import misspelt, no_such
 from worker.setting_types import (
     RULES_EXAMPLE,
     AuthoritiesFile,
@@ -299,7 +300,7 @@ class Settings(BaseSettings):
 def load_settings() -> Settings:
     """Read the settings; raise `Misconfigured` naming each wrong variable and its value."""
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         lines = [_explain(dict(fault)) for fault in error.errors()]
         raise Misconfigured("\n".join(lines)) from None
@@ -313,6 +314,9 @@ def load_settings() -> Settings:
             f"WORKER_{_section_of(error)}: must not be set as a whole; set its parts, such as "
             f"WORKER_{_section_of(error)}__URL"
         ) from None
+    if lines := list(misspelt(Settings)):
+        raise Misconfigured("\n".join(lines))
+    return settings
 
 
 def _section_of(error: SettingsError) -> str:
@@ -335,7 +339,7 @@ def _explain(fault: dict[str, object]) -> str:
         else f"={fault['input']!r}"
     )
     if fault["type"] == "extra_forbidden":
-        message = "there is no such setting"
+        message = no_such(name, Settings)
     return f"{name}{value}: {message}"
 
 

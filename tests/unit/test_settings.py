@@ -107,7 +107,58 @@ def test_every_wrong_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_name_that_does_not_exist_in_a_section_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "WORKER_DATABASE__POOLSIZE" in told(monkeypatch, WORKER_DATABASE__POOLSIZE="5")
+    assert told(monkeypatch, WORKER_DATABASE__POOLSIZE="5") == (
+        "WORKER_DATABASE__POOLSIZE: there is no such setting. "
+        "Did you mean WORKER_DATABASE__POOL_SIZE?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("WORKER_DATABASE_URL", "WORKER_DATABASE__URL"),
+        ("WORKER_DATABSE__URL", "WORKER_DATABASE__URL"),
+        ("WORKER_BROKER_URL", "WORKER_BROKER__URL"),
+        ("worker_lane", "WORKER_LANES"),
+        ("WORKER_HEALTH_PORT", "WORKER_HEALTH__PORT"),
+    ],
+)
+def test_a_name_that_is_nearly_a_settings_is_told_with_what_was_meant(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, meant: str
+) -> None:
+    line = f"{name.upper()}: there is no such setting. Did you mean {meant}?"
+    assert told(monkeypatch, **{name: SECRET}) == line
+
+    monkeypatch.delenv(name)
+    (tmp_path / ".env").write_text(f"{name}={SECRET}\n")
+    assert told(monkeypatch) == line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WORKER_DATABASE_PORT", "5432"),
+        ("WORKER_DATABASE_SERVICE_HOST", "10.0.0.1"),
+        # As Kubernetes has it for a service of the name `worker-health`.
+        ("WORKER_HEALTH_PORT", "tcp://10.0.0.1:8765"),
+        ("MY_WORKER_LANE", "3"),
+    ],
+)
+def test_names_that_are_somebody_elses_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    assert load_settings() == Settings()
+
+
+def test_a_name_is_somebody_elses_where_the_setting_itself_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORKER_DATABASE_URL", "postgresql://db/shop")
+    monkeypatch.setenv("WORKER_DATABASE__URL", "postgresql+asyncpg://db/shop")
+
+    assert load_settings().database.url.get_secret_value() == "postgresql+asyncpg://db/shop"
 
 
 def test_more_lanes_than_the_pool_can_serve_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
