@@ -26,6 +26,7 @@ async def test_a_worker_runs_until_it_is_stopped(cli: CommandLine, harness: Harn
         result = await worker.end(by=signal.SIGTERM)
     assert result.code == 0
     assert '"event": "stopped"' in result.err
+    assert "Pool disposed" not in result.err  # what SQLAlchemy tells of its inside
     assert result.out == ""
 
 

@@ -47,7 +47,8 @@ def configure_logging(*, level: str = "info", form: str = "auto") -> None:
     # aiormq logs every lost connection with a traceback; the worker says the same in one line.
     for name in ("aiormq", "aio_pika"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    for name in ("aiohttp.access", "alembic"):
+    # What SQLAlchemy tells of a pool is named after the pool's class.
+    for name in ("aiohttp.access", "alembic", "worker.database.pool.FairPool"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
