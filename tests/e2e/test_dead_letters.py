@@ -82,6 +82,19 @@ async def test_looking_tells_why_and_disturbs_nothing(
     assert await harness.waiting("dead-letters") == 5
 
 
+async def test_a_letter_keeps_its_number_whatever_was_looked_at(
+    cli: CommandLine, letters: list[str]
+) -> None:
+    """Or else `list`, `show 1` and `redrive 1 --set …` would mend another one than was shown."""
+    for look in (("list",), ("show", "1"), ("show", "raw"), ("drop", "2", "--dry-run")):
+        await cli("dead-letters", *look)
+        listed = await cli("dead-letters", "list", "--limit", "3", "--json")
+        assert [line["id"] or "" for line in listed.lines] == letters[:3], look
+    await cli("dead-letters", "drop", "2")
+    listed = await cli("dead-letters", "list", "--json")
+    assert [line["id"] or "" for line in listed.lines] == [letters[0], *letters[2:]]
+
+
 async def test_letters_are_sent_back_mended(
     cli: CommandLine, harness: Harness, letters: list[str], tmp_path: Any
 ) -> None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from pamqp.commands import Basic
 
@@ -29,6 +30,7 @@ from worker.broker.sender import (
 )
 from worker.broker.topology import Topology
 from worker.broker.wire import UNREADABLE_HEADER
+from worker.errors import Unreachable
 from worker.messages import Publication
 from worker.settings import BrokerSettings
 
@@ -55,6 +57,10 @@ _ADDED = frozenset(
     }
 )
 _ADDED_PREFIXES = ("x-first-death-", "x-last-death-")
+
+
+MOST_READ = 10_000
+"""Letters that one command looks at to find some of them; all are held until it ends."""
 
 
 @dataclass(frozen=True)
@@ -177,27 +183,27 @@ class DeadLetters:
         """How many there were at the beginning; those that come meanwhile are not read."""
         self._channel = channel
         self._held: list[int] = []
-
-    @property
-    def keeps_order(self) -> bool:
-        """Whether what is given back goes to the head of the queue, and not to its end.
-
-        So do quorum queues that have a delivery limit (rabbitmq.com, "Quorum Queues", section
-        "Repeated Requeues").
-        """
-        return "x-delivery-limit" in self.topology.queues[self.topology.dead_letters]
+        self._taken = 0
 
     async def read(self, most: int) -> AsyncGenerator[Letter]:
         """The letters from the oldest on, at most that many; each can be read once."""
         for number in range(1, min(most, self.count) + 1):
-            try:
-                message = await unless_closed(self._channel.basic_get(self.topology.dead_letters))
-            except FAILURES as error:
-                raise lost(error) from error
-            if message.delivery_tag is None:
+            message = await self._take()
+            if message is None:
                 return
-            self._held.append(message.delivery_tag)
+            assert message.delivery_tag is not None
             yield Letter(number, message.delivery_tag, message.body, message.header.properties)
+
+    async def _take(self) -> DeliveredMessage | None:
+        try:
+            message = await unless_closed(self._channel.basic_get(self.topology.dead_letters))
+        except FAILURES as error:
+            raise lost(error) from error
+        if message.delivery_tag is None:
+            return None
+        self._taken += 1
+        self._held.append(message.delivery_tag)
+        return message
 
     async def settle(self, letter: Letter) -> None:
         """Take the letter away, for good."""
@@ -208,12 +214,18 @@ class DeadLetters:
         self._held.remove(letter.tag)
 
     async def give_back(self) -> None:
-        """Return everything that was read and not settled.
+        """Return everything that was read and not settled, after reading the rest.
+
+        What is given back goes before what was never taken out, and behind what was given back
+        before. So letters keep their places, and their numbers, only where each look takes them
+        all (or, of very many, the same number).
 
         By one `nack`: since RabbitMQ 4.3 that does not count as a delivery that failed, while a
         `reject`, or a channel that just closes, does.
         """
         if self._held:
+            while self._taken < min(self.count, MOST_READ) and await self._take():
+                pass
             await self._channel.basic_nack(self._held[-1], multiple=True, requeue=True)
             self._held.clear()
 
@@ -239,7 +251,7 @@ async def open_dead_letters(
         try:
             yield letters
         finally:
-            with suppress(*FAILURES):  # a broker that is gone has taken them back
+            with suppress(*FAILURES, Unreachable):  # a broker that is gone has taken them back
                 await letters.give_back()
                 await channel.close()
 

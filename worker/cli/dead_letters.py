@@ -55,14 +55,10 @@ def list_(
 async def _list(settings: Settings, limit: int, as_json: bool) -> None:
     from worker.broker.letters import open_dead_letters
     from worker.broker.topology import Topology
-    from worker.cli.letter_choice import MOST_READ
 
     topology = Topology.of(settings)
     async with open_dead_letters(settings.broker, topology) as letters:
-        # Otherwise all are read: returned to the end together, they keep their numbers.
-        async for letter in letters.read(limit if letters.keeps_order else MOST_READ):
-            if letter.number > limit:
-                continue
+        async for letter in letters.read(limit):
             if as_json:
                 emit_json(summary_of(letter))
             else:

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from worker.broker.letters import DeadLetters, Letter
     from worker.settings import Settings
 
-MOST_READ = 10_000
-"""Letters that one command looks at to find some of them; all are held until it ends."""
-
 
 class NoSuchLetter(WorkerError):
     """A dead letter that was asked for is not there; exit code 1."""
@@ -59,12 +56,13 @@ async def open_chosen(
 
 
 async def _chosen(letters: DeadLetters, choice: Choice) -> AsyncGenerator[Letter]:
+    from worker.broker.letters import MOST_READ
+
     numbers = {int(text) for text in choice.selectors if _is_number(text)}
     ids = {text.removeprefix("id=") for text in choice.selectors if not _is_number(text)}
     missing: set[int | str] = {*numbers, *ids}
     found = 0
-    only_numbers = letters.keeps_order and not ids
-    async for letter in letters.read(max(numbers) if only_numbers else MOST_READ):
+    async for letter in letters.read(MOST_READ if ids else max(numbers)):
         if letter.number not in numbers and letter.command_id not in ids:
             continue
         missing -= {letter.number, letter.command_id or ""}
