@@ -12,6 +12,7 @@ from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import (
     AMQPConnectionError,
     AMQPError,
+    ChannelAccessRefused,
     ConnectionNotAllowed,
     ProbableAuthenticationError,
 )
@@ -95,6 +96,26 @@ async def test_any_failure_to_serve_is_followed_by_another_connection(
     bench.serves = [fail, fail]
     task = bench.start()
     await ready_again(bench, task, 3)
+    await end(task)
+
+
+async def test_a_right_that_the_account_lacks_ends_it_at_first_and_is_an_outage_later(
+    bench: Bench,
+) -> None:
+    def refused() -> None:
+        raise ChannelAccessRefused("access to queue 'worker.commands' refused")
+
+    bench.serves = [refused]
+    with pytest.raises(Misconfigured, match=r"'worker\.commands' refused.*set_permissions"):
+        await asyncio.wait_for(bench.start(), 5)
+
+    def worked() -> None:
+        bench.part.up()
+        raise AMQPError("lost")
+
+    bench.serves = [worked, refused]
+    task = bench.start()
+    await ready_again(bench, task, bench.served + 3)
     await end(task)
 
 

@@ -20,6 +20,7 @@ from aiormq.connection import exception_by_code
 from aiormq.exceptions import (
     AMQPError,
     AuthenticationError,
+    ChannelAccessRefused,
     ConnectionNotAllowed,
     InvalidFrameError,
     ProbableAuthenticationError,
@@ -192,10 +193,11 @@ async def keep_connected(settings: BrokerSettings, name: str, part: Part, serve:
             async with connect(settings, name, nodes) as connection:
                 await serve(connection)
             reason = "the connection was closed"
-        except Misconfigured as error:
+        except (Misconfigured, ChannelAccessRefused) as error:
+            fault = lacks_right(error) if isinstance(error, ChannelAccessRefused) else error
             if not has_worked and not part.has_been_ready:
-                raise
-            reason = str(error)
+                raise fault from error
+            reason = str(fault)
         except (Unreachable, *CONNECTION_EXCEPTIONS) as error:
             reason = str(error) or type(error).__name__
         except asyncio.CancelledError:
@@ -257,6 +259,14 @@ def explain(error: BaseException, url: URL) -> Unreachable | Misconfigured:
         reason += "; it may want another certificate of the worker's: …__TLS_CERTIFICATE_FILE"
     return Unreachable(
         f"RabbitMQ cannot be reached ({where}): {reason}. Start it, or set WORKER_BROKER__URL"
+    )
+
+
+def lacks_right(error: ChannelAccessRefused) -> Misconfigured:
+    """One sentence for what the account is not allowed to do."""
+    return Misconfigured(
+        f"The broker account lacks a right: {error}. Grant it with rabbitmqctl set_permissions; "
+        "docs/security.md has the lines for each kind of account"
     )
 
 

@@ -16,10 +16,22 @@ from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
-from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
+from aiormq.exceptions import (
+    ChannelAccessRefused,
+    ChannelNotFoundEntity,
+    DeliveryError,
+    PublishError,
+)
 from pamqp.commands import Basic
 
-from worker.broker.connection import account_of, closed, connect, is_blocked, open_channel
+from worker.broker.connection import (
+    account_of,
+    closed,
+    connect,
+    is_blocked,
+    lacks_right,
+    open_channel,
+)
 from worker.broker.properties import PERSISTENT
 from worker.broker.topology import Topology
 from worker.errors import Misconfigured, TimedOut, Unreachable
@@ -229,7 +241,9 @@ def is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def lost(error: BaseException) -> Unreachable:
+def lost(error: BaseException) -> Unreachable | Misconfigured:
     """One sentence for a broker that went away, or ended the channel, in between."""
+    if isinstance(error, ChannelAccessRefused):
+        return lacks_right(error)
     reason = str(error) or type(error).__name__
     return Unreachable(f"RabbitMQ ended the conversation: {reason}")
