@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -120,6 +121,19 @@ def test_what_is_less_severe_than_the_level_is_left_out(
     structlog.get_logger().warning("but this")
 
     assert [json.loads(line)["event"] for line in lines(capsys)] == ["but this"]
+
+
+def test_a_library_that_was_told_to_end_is_not_logged_with_its_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging(form="json")
+    for error in (asyncio.CancelledError(), OSError("gone")):
+        try:
+            raise error
+        except (asyncio.CancelledError, OSError):
+            logging.getLogger("library").exception("closing failed: %s", type(error).__name__)
+
+    assert [json.loads(line)["event"] for line in lines(capsys)] == ["closing failed: OSError"]
 
 
 @given(st.text(max_size=50))

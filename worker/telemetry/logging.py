@@ -5,6 +5,7 @@ Values are rendered, never interpolated: a hostile id cannot forge a line or mov
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from typing import Any
@@ -43,6 +44,8 @@ def configure_logging(*, level: str = "info", form: str = "auto") -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
+    # What a library reports of a task that was told to end is no error, and its traceback is long.
+    handler.addFilter(lambda record: not _is_cancellation(record))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # aiormq logs every lost connection with a traceback; the worker says the same in one line.
     for name in ("aiormq", "aio_pika"):
@@ -50,6 +53,10 @@ def configure_logging(*, level: str = "info", form: str = "auto") -> None:
     # What SQLAlchemy tells of a pool is named after the pool's class.
     for name in ("aiohttp.access", "alembic", "worker.database.pool.FairPool"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _is_cancellation(record: logging.LogRecord) -> bool:
+    return record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 def _console() -> structlog.dev.ConsoleRenderer:
