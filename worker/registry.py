@@ -273,7 +273,10 @@ def load_registry(modules: str) -> Registry:
         try:
             module = import_module(name)
         except ImportError as error:
-            raise Misconfigured(f"WORKER_ENTITIES: cannot import {name!r}: {error}") from error
+            raise Misconfigured(
+                f"WORKER_ENTITIES: cannot import {name!r}: {error}. "
+                "Install its package, or name the folder that holds it in PYTHONPATH"
+            ) from error
         declared = getattr(module, "ENTITIES", None)
         if not declared:
             raise Misconfigured(
