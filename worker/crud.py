@@ -127,7 +127,7 @@ async def update_row(work: Work, command: Command) -> Event:
     given = {name: getattr(command.data, name) for name in command.data.model_fields_set}
     values = await _resolve(work, entity, command.data, given)
     await _refuse_taken(work, entity, values, row)
-    values |= {"version": row.version + 1, "updated_on": utc_now()}
+    values["version"] = row.version + 1
     for name, default in entity.update_defaults.items():
         values.setdefault(name, default())
     work.rows(entity).change(row, values)

@@ -32,9 +32,11 @@ async def test_the_entity_of_the_page_works(
 
     assert created.json["subject"] == f"product/{created.data['id']}"
     assert stocked.data["stock"] == 10
+    assert stocked.data["created_on"] == created.data["created_on"] < stocked.data["updated_on"]
     assert refused.routing_key == "product.sell.rejected"
     assert refused.data["detail"] == "only 10 left"
     assert (sold.data["stock"], sold.data["version"]) == (6, 3)
     assert user.routing_key == "user.created"
     (row,) = await harness.rows("SELECT * FROM products")
     assert row["stock"] == 6
+    assert row["updated_on"].isoformat() == sold.data["updated_on"].replace("Z", "+00:00")

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, MetaData, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 
+from worker.messages import utc_now
+
 # Constraints carry names, so that migrations can alter them and a violation can be told apart.
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -41,7 +43,7 @@ class Row(Base):
         DateTime(timezone=True), server_default=func.now(), sort_order=11
     )
     updated_on: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), server_default=func.now(), sort_order=12
+        DateTime(timezone=True), server_default=func.now(), onupdate=utc_now, sort_order=12
     )
 
     @declared_attr.directive
