@@ -168,13 +168,16 @@ class Entity:
 
     def key_of_new(self, data: Any) -> str | None:
         """The default key of a create: its natural key, else that of the row it belongs to."""
+        # A verb of one's own may have a payload without these.
         if self.natural_key is not None:
-            return self.ordering_key(self.natural_key, getattr(data, self.natural_key))
+            value = getattr(data, self.natural_key, None)
+            if value is not None:
+                return self.ordering_key(self.natural_key, value)
         for reference in self.references:
-            named = getattr(data, reference.name)
+            named = getattr(data, reference.name, None)
             if named is not None:
                 return _ordering_key(reference.entity, named.to_target())
-            owner = getattr(data, reference.field)
+            owner = getattr(data, reference.field, None)
             if owner is not None:
                 return _ordering_key(reference.entity, Target("id", owner))
         return None

@@ -16,7 +16,7 @@ from worker.database.base import Row
 from worker.entities.order import ORDER, Order, OrderCreate
 from worker.entities.user import USER, User, UserCreate
 from worker.errors import Misconfigured
-from worker.registry import Registry, load_registry
+from worker.registry import Entity, Payload, Registry, load_registry
 
 
 @pytest.fixture
@@ -79,6 +79,11 @@ def test_a_create_is_ordered_with_what_it_belongs_to(data: Any, key: str) -> Non
     entity = USER if isinstance(data, UserCreate) else ORDER
 
     assert entity.key_of_new(data) == key
+
+
+@pytest.mark.parametrize("entity", [USER, ORDER])
+def test_a_payload_of_ones_own_that_names_no_row_has_no_key(entity: Entity) -> None:
+    assert entity.key_of_new(Payload()) is None
 
 
 @given(st.text(min_size=1, max_size=10), st.text(min_size=1, max_size=10))
