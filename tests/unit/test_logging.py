@@ -78,6 +78,24 @@ def test_the_text_of_an_exception_moves_no_cursor(
 
     assert "ValueError" in text
     assert all(char.isprintable() or char == "\n" for char in text)
+    assert not any(line.startswith("2026-01-01") for line in text.splitlines())
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_is_long_is_cut(capsys: pytest.CaptureFixture[str], form: str) -> None:
+    configure_logging(form=form)
+    text = "begin" + "x" * 10_000 + "end"
+    try:
+        raise ValueError(text + "\ny" * 10_000)
+    except ValueError as error:
+        structlog.get_logger().warning(text, command=text, exc_info=error)
+    written = "".join(lines(capsys))
+
+    assert written.count("begin") == written.count("end") == 3
+    assert "9,008 characters" in written
+    assert "ValueError" in written
+    assert "lines …" in written.encode().decode("unicode_escape") if form == "json" else written
+    assert len(written) < 8_000
 
 
 def test_a_secret_in_a_variable_is_not_part_of_a_traceback(

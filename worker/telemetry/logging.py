@@ -1,6 +1,7 @@
 """Logs: one line an event, JSON for machines, coloured for people.
 
-Values are rendered, never interpolated: a hostile id cannot forge a line or move a cursor.
+Values are rendered, never interpolated: a hostile id cannot forge a line or move a cursor. And they
+are cut: nobody fills the log by what he sends.
 """
 
 from __future__ import annotations
@@ -11,6 +12,12 @@ import sys
 from typing import Any
 
 import structlog
+
+MAX_CHARACTERS = 1_000
+"""Of a value, and of a line of a traceback."""
+
+MAX_LINES = 200
+"""Of a traceback."""
 
 
 def configure_logging(*, level: str = "info", form: str = "auto") -> None:
@@ -27,9 +34,7 @@ def configure_logging(*, level: str = "info", form: str = "auto") -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     rendering: list[Any] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        if as_json
-        else [structlog.processors.format_exc_info, _escape_control, _console()]
+        [structlog.processors.JSONRenderer()] if as_json else [_escape_control, _console()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -41,7 +46,12 @@ def configure_logging(*, level: str = "info", form: str = "auto") -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _cut,
+                *rendering,
+            ],
         )
     )
     # What a library reports of a task that was told to end is no error, and its traceback is long.
@@ -66,13 +76,41 @@ def _console() -> structlog.dev.ConsoleRenderer:
     )
 
 
-def _escape_control(_logger: Any, _name: str, event: Any) -> Any:
-    """Strings with control characters are shown escaped; a traceback keeps its lines."""
+def _cut(_logger: Any, _name: str, event: Any) -> Any:
+    """Of strings that are too long the middle is left out, and that of a traceback's lines."""
     for key, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
-            lines = value.split("\n") if key == "exception" else [value]
-            event[key] = "\n".join(
-                line if line.isprintable() else line.encode("unicode_escape").decode("ascii")
-                for line in lines
-            )
+        if not isinstance(value, str) or len(value) <= MAX_CHARACTERS:
+            continue
+        if key == "exception":
+            lines = value.split("\n")
+            if (more := len(lines) - MAX_LINES) > 0:
+                half = MAX_LINES // 2
+                lines = [*lines[:half], f"… {more:,} lines …", *lines[-half:]]
+            event[key] = "\n".join(map(_shortened, lines))
+        else:
+            event[key] = _shortened(value)
     return event
+
+
+def _shortened(text: str) -> str:
+    more, half = len(text) - MAX_CHARACTERS, MAX_CHARACTERS // 2
+    return f"{text[:half]} … {more:,} characters … {text[-half:]}" if more > 0 else text
+
+
+def _escape_control(_logger: Any, _name: str, event: Any) -> Any:
+    """Strings with control characters are shown escaped; a traceback keeps its lines.
+
+    These are set off: the text of an exception may be a stranger's, and look like a line of ours.
+    """
+    for key, value in event.items():
+        if not isinstance(value, str):
+            continue
+        if key == "exception":
+            event[key] = "\n".join(f"  | {_printable(line)}" for line in value.split("\n"))
+        else:
+            event[key] = _printable(value)
+    return event
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
