@@ -15,7 +15,7 @@ from typing import Any
 from worker.backoff import Backoff
 from worker.errors import Misconfigured
 from worker.supervisor.log import Log
-from worker.supervisor.plan import python_module
+from worker.supervisor.plan import SIGNALS, python_module
 
 RESTART = Backoff(base_seconds=0.5, cap_seconds=10)
 """Waits before a process that ended is started again."""
@@ -25,8 +25,6 @@ STEADY_SECONDS = 30
 
 SILENT_SECONDS = 15
 """A process that reports nothing for this long is stuck; it should do so twice a second."""
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Command = Callable[[int, int], Sequence[str]]
 """The command line of a child, from its number and its end of the line."""
@@ -69,7 +67,7 @@ class Child:
         any process ever was ready. Later it is a fault like any other, which may be mended.
         """
         attempt = 0
-        while True:
+        while not self._signalled.is_set():
             began = monotonic()
             code = await self._run()
             if self._signals:
@@ -85,8 +83,8 @@ class Child:
                 reason=_ending(code) + (f": {self._error}" if self._error else ""),
                 again_in_seconds=round(delay, 3),
             )
-            if await self._signalled_within(delay):
-                return 0
+            await self._wait_for_signal(delay)
+        return 0
 
     def pass_on_signal(self) -> None:
         """The first one stops the process in order, the second at once."""
@@ -176,12 +174,16 @@ class Child:
     def _write_signal(self, line: socket.socket) -> None:
         with suppress(OSError):  # it has just ended
             line.send(b"!")
+        if self._report is None and self._process is not None:
+            # It is still starting: it need not get as far as the line. (Or just there: then this
+            # one stops it in order, too, and is not counted.)
+            with suppress(ProcessLookupError):
+                self._process.terminate()
 
-    async def _signalled_within(self, seconds: float) -> bool:
+    async def _wait_for_signal(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._signalled.wait()
-        return self._signalled.is_set()
 
 
 def _ending(code: int) -> str:

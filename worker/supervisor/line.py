@@ -18,7 +18,7 @@ import structlog
 from worker.errors import WorkerError
 from worker.service import Service
 from worker.settings import Settings
-from worker.supervisor.child import SIGNALS
+from worker.supervisor.plan import SIGNALS
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +68,7 @@ def _heed_signals(service: Service) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, service.stop)
-    # The parent has had them blocked until here.
+    # They have been blocked since before this process began, but for SIGTERM (`__main__`).
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 

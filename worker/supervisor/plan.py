@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict, dataclass
 from typing import NoReturn
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What the parent heeds, for all."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ def become_supervisor(plan: Plan) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     command = [*python_module("worker.supervisor"), plan.as_argument()]
+    # What comes meanwhile waits until the parent heeds it: a mask outlasts the exec.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     os.execv(sys.executable, command)  # noqa: S606 - no shell is meant
 
 

@@ -6,11 +6,11 @@ import asyncio
 import signal
 from collections.abc import Sequence
 
-from worker.supervisor.child import SIGNALS, Child, worker_of
+from worker.supervisor.child import Child, worker_of
 from worker.supervisor.log import Log
 from worker.supervisor.metrics import CONTENT_TYPE, merged_metrics
 from worker.supervisor.pages import Answer, Pages, json_answer
-from worker.supervisor.plan import Plan
+from worker.supervisor.plan import SIGNALS, Plan
 
 GRACE_SECONDS = 10
 """What a process may need beyond its `shutdown_seconds` to take leave of frozen servers."""
@@ -66,6 +66,7 @@ class Supervisor:
             if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue
             loop.add_signal_handler(number, self._stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # see `become_supervisor`
 
     def _stop(self) -> None:
         self._signals += 1
