@@ -143,7 +143,8 @@ async def test_a_child_that_is_stuck_is_killed_in_the_end(
         processes = await all_ready(worker)
         os.kill(processes["2"]["pid"], signal.SIGSTOP)
         worker.process.send_signal(signal.SIGTERM)
-        await worker.said('"event": "stopped"')
+        # Not before the other one has ended: it would be cut off while it takes leave.
+        await eventually(lambda: alive(worker) == [processes["2"]["pid"]])
         result = await worker.end(by=signal.SIGTERM)
     assert result.code == 130
     assert [line["process"] for line in lines(worker, "process killed")] == [2]
