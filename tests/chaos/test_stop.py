@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,39 @@ async def test_a_signal_in_full_swing_ends_it_in_order(
         assert await worker.stop() == 0
     finally:
         await worker.end()
+
+
+async def test_what_was_not_begun_at_a_stop_keeps_its_order(harness: Harness) -> None:
+    """With a full window: of few commands RabbitMQ keeps the order whatever is done to them."""
+    users, ratings = 8, 120
+    async with harness.worker():  # declares the queue
+        pass
+    for user in range(users):
+        await harness.publish({"id": f"{user}-0", "type": "user.create", **of_user(user)})
+    for rating in range(1, ratings + 1):
+        for user in range(users):
+            data = {"rating": rating}
+            target = {"username": f"u{user}"}
+            update = {"id": f"{user}-{rating}", "type": "user.update", "target": target}
+            await harness.publish({**update, "data": data, "key": f"u{user}"})
+    total = users * (1 + ratings)
+    for _ in range(2):
+        async with harness.worker(group_size=1) as worker:
+            await harness.next_event(after=len(harness.events))
+            worker.stop()
+        assert len(harness.events) < total - 100, "the window was not full at the stop"
+    async with harness.worker():
+        await harness.next_event(after=total - 1)
+    for user in range(users):
+        ids = [event.command_id for event in harness.events if event.command_id is not None]
+        assert [id_ for id_ in ids if id_.startswith(f"{user}-")] == [
+            f"{user}-{rating}" for rating in range(ratings + 1)
+        ]
+
+
+def of_user(number: int) -> dict[str, Any]:
+    data = {"username": f"u{number}", "email": f"u{number}@example.com"}
+    return {"data": data, "key": f"u{number}"}
 
 
 async def _all_there(harness: Harness, total: int) -> bool:

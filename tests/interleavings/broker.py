@@ -195,9 +195,6 @@ class ServerChannel:
             message.acknowledged = True
             self.broker.on_ack(message)
 
-    def nack(self, tag: int, multiple: bool) -> None:
-        self.broker.give_back(self._settle(tag, multiple))
-
     def _settle(self, tag: int, multiple: bool) -> list[Message]:
         tags = [each for each in self.unacked if each <= tag] if multiple else [tag]
         if tag not in self.unacked and not (multiple and tags):
@@ -359,12 +356,6 @@ class Channel:
 
     async def basic_ack(self, tag: int, multiple: bool = False, wait: bool = True) -> None:
         self._send(lambda: self._server.ack(tag, multiple))
-
-    async def basic_nack(
-        self, tag: int, multiple: bool = False, requeue: bool = True, wait: bool = True
-    ) -> None:
-        assert requeue
-        self._send(lambda: self._server.nack(tag, multiple))
 
     async def basic_publish(self, body: bytes, **options: Any) -> None:
         properties: Basic.Properties = options["properties"]

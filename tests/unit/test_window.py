@@ -21,7 +21,6 @@ class FakeChannel:
     def __init__(self) -> None:
         self.outstanding: list[int] = []
         self.acked: list[int] = []
-        self.returned: list[int] = []
         self.frames: list[tuple[int, bool]] = []
         self.may_write = asyncio.Event()
         self.may_write.set()
@@ -40,12 +39,6 @@ class FakeChannel:
         await self.may_write.wait()
         self.frames.append((tag, multiple))
         self.acked += self._take(tag, multiple)
-
-    async def basic_nack(
-        self, tag: int, multiple: bool = False, requeue: bool = True, wait: bool = True
-    ) -> None:
-        assert requeue
-        self.returned += self._take(tag, multiple)
 
 
 def make_window(tags: int, prefetch: int = 1_000) -> tuple[FakeChannel, Window]:
@@ -106,30 +99,9 @@ async def test_nothing_is_acknowledged_after_the_close() -> None:
     window.close()
     window.settle(2)
     await window.flush(stragglers=True)
-    await window.give_back()
 
     assert window.closed
     assert channel.frames == []
-    assert channel.returned == []
-
-
-async def test_what_is_not_settled_is_given_back_in_one_frame() -> None:
-    channel, window = make_window(5)
-    for tag in (1, 3):
-        window.settle(tag)
-    await window.flush(stragglers=True)
-    await window.give_back()
-    await window.give_back()
-
-    assert channel.acked == [1, 3]
-    assert channel.returned == [2, 4, 5]
-
-
-async def test_an_empty_window_gives_nothing_back() -> None:
-    channel, window = make_window(0)
-    await window.give_back()
-
-    assert channel.returned == []
 
 
 async def test_acknowledgements_leave_as_deliveries_are_settled_until_the_close(
@@ -212,25 +184,8 @@ async def test_an_acknowledgement_cancelled_on_its_way_is_made_up_for() -> None:
     channel.may_write.set()
     window.settle(2)
     await window.flush(stragglers=True)
-    await window.give_back()
 
     assert channel.acked == [1, 2]
-    assert channel.returned == [3]
-
-
-async def test_an_answered_delivery_is_not_given_back_because_its_acknowledgement_was_cut() -> None:
-    channel, window = make_window(3)
-    channel.may_write.clear()
-    task = asyncio.create_task(window.acknowledge())
-    window.settle(1)
-    await turns()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    channel.may_write.set()
-    await window.flush(stragglers=True)
-    await window.give_back()
-
-    assert channel.returned == [2, 3]
 
 
 async def test_one_can_wait_until_only_certain_deliveries_are_left() -> None:
@@ -272,9 +227,6 @@ async def test_each_settled_tag_is_acknowledged_exactly_once(todo: list[Any]) ->
         assert set(channel.acked) <= settled
     await window.flush(stragglers=True)
     assert sorted(channel.acked) == sorted(settled)
-    await window.give_back()
-
-    assert sorted(channel.returned) == [t for t in range(1, delivered + 1) if t not in settled]
 
 
 @given(st.permutations(range(1, 9)), st.integers(0, 8))

@@ -122,10 +122,3 @@ class Window:
         while self._open.keys() - tags:
             self._acknowledged.clear()
             await self._acknowledged.wait()
-
-    async def give_back(self) -> None:
-        """Return everything that is not settled to its place in the queue."""
-        if self._open:
-            await self._channel.basic_nack(max(self._open), multiple=True, requeue=True)
-            self._open.clear()
-            self._settled = 0

@@ -244,6 +244,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         ),
     ),
     Mutation(
+        name="a stop returns by nack",
+        breaks="after a restart commands with one key are carried out in another order",
+        guarantee="G4",
+        changes=(
+            change(
+                "broker/consumer.py",
+                "await subscription.channel.close()",
+                "await subscription.channel.basic_nack(0, multiple=True, requeue=True)",
+                depth=12,
+            ),
+        ),
+        witnesses=("chaos/test_stop.py::test_what_was_not_begun_at_a_stop_keeps_its_order",),
+    ),
+    Mutation(
         name="no keyed lanes",
         breaks="commands with one key run in different lanes at once",
         guarantee="G4",
