@@ -60,6 +60,7 @@ def _recipes(parsed: argparse.Namespace) -> dict[str, Recipe]:
         for name, fault in FAULTS.items()
         if (not parsed.only or name in parsed.only)
         and not (_is_ordered(parsed) and fault.hides_order)
+        and not (_is_ordered(parsed) and parsed.partitions == 1 and fault.needs_partitions)
     }
 
 

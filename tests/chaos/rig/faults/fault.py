@@ -25,14 +25,16 @@ class Fault(ABC):
     """Something that goes wrong from `begin` to `end`.
 
     The worker has to be well again within 10 s of the return of `end`. `exit_codes` are those with
-    which workers may end meanwhile; a fault that `hides_order` has some events read elsewhere, so
-    that a run of one process, whose order is checked, goes without it.
+    which workers may end meanwhile. A fault that `hides_order` has some events read elsewhere, so
+    that a run whose order is checked goes without it; and one that `needs_partitions` for the order
+    is left out of those that have none.
     """
 
     name: ClassVar[str]
     recipe: ClassVar[Recipe]
     exit_codes: ClassVar[frozenset[int]] = frozenset()
     hides_order: ClassVar[bool] = False
+    needs_partitions: ClassVar[bool] = False
 
     def __init__(self, place: Place, planned: Planned) -> None:
         self.place = place
