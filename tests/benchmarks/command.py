@@ -60,7 +60,7 @@ def run(command: Callable[[Console], int], *, soft_wrap: bool = True) -> int:
     """
     console = Console(stderr=True, highlight=False, soft_wrap=soft_wrap)
     try:
-        with _terminated_as_interrupted():
+        with terminated_as_interrupted():
             return command(console)
     except (NoServers, ContenderFailed) as error:
         console.print(f"error: {error}")
@@ -70,7 +70,7 @@ def run(command: Callable[[Console], int], *, soft_wrap: bool = True) -> int:
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def terminated_as_interrupted() -> Iterator[None]:
     """Take SIGTERM for Ctrl-C, so that nothing that was started is left behind."""
     # A shell has background jobs ignore SIGINT.
     before = {

@@ -1,4 +1,4 @@
-"""What the four commands of the benchmarks have in common."""
+"""What the commands of the benchmarks, and the soak, have in common."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "tests.benchmarks": ("--only=worker", "--commands=20000"),
     "tests.benchmarks.growth": ("--part=lanes", "--commands=20000"),
     "tests.benchmarks.latency": ("--only=worker", "--seconds=600"),
+    "tests.soak": ("--commands=200000",),
 }
 
 

@@ -18,6 +18,7 @@ import uvloop
 
 from tests.benchmarks import machine
 from tests.benchmarks.arena import NoServers, servers
+from tests.benchmarks.command import terminated_as_interrupted
 from tests.benchmarks.contender import ROOT
 from tests.soak import plot
 from tests.soak.run import Plan, soak
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     plan = SHORT if options.commands <= SHORT_COMMANDS else LONG
     try:
-        document = uvloop.run(_measure(replace(plan, commands=options.commands)))
+        with terminated_as_interrupted():
+            document = uvloop.run(_measure(replace(plan, commands=options.commands)))
     except NoServers as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

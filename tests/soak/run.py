@@ -59,8 +59,8 @@ async def soak(place: Place, plan: Plan, log: Path) -> Soaked:
     """Run the plan. Raises `TimeoutError` if the worker falls silent."""
     async with _arena(place, plan) as (settings, environment):
         worker = WorkerProcess(environment, log)
-        await worker.start()
         try:
+            await worker.start()
             return await _soak(settings, plan, worker, log)
         finally:
             await worker.end()
