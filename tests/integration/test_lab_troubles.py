@@ -38,7 +38,24 @@ def scenario(*steps: dict[str, Any], rate: float, pool: int, **load: Any) -> Sce
     )
 
 
+DISTURBED = {"busy-event-loop", "overloaded-generator"}
+"""What a machine with too much else to do looks like."""
+ATTEMPTS = 3
+
+
 async def troubles_of(it: Scenario, settings: Settings, out: Path) -> dict[str, Diagnosis]:
+    """Those of a run that nothing else on the machine has disturbed, if there is one.
+
+    The lab says when it was disturbed, and then blames no pool; other tests may run beside this.
+    """
+    for _ in range(ATTEMPTS - 1):
+        found = await troubles_of_one_run(it, settings, out)
+        if not DISTURBED & found.keys():
+            return found
+    return await troubles_of_one_run(it, settings, out)
+
+
+async def troubles_of_one_run(it: Scenario, settings: Settings, out: Path) -> dict[str, Diagnosis]:
     campaign = Campaign("run", it, [it], lambda: repeats(it, 1), out)
     result = await carry_out(campaign, settings, Blind(), asyncio.Event())
     return named(result)
@@ -99,7 +116,7 @@ async def test_a_lock(settings: Settings, tmp_path: Path) -> None:
 
 async def test_a_busy_event_loop(settings: Settings, tmp_path: Path) -> None:
     spinning = scenario(QUICK, {"kind": "spin", "seconds": 0.07}, rate=10, pool=4)
-    found = await troubles_of(spinning, settings, tmp_path)
+    found = await troubles_of_one_run(spinning, settings, tmp_path)
     assert "the event loop woke up" in found["busy-event-loop"].words.lower()
 
 
@@ -107,7 +124,7 @@ async def test_an_overloaded_generator(settings: Settings, tmp_path: Path) -> No
     """It is held up as a machine without a free core would: 40 ms of every 60."""
     holding_up = asyncio.create_task(_hold_up_the_generator())
     try:
-        found = await troubles_of(scenario(QUICK, rate=100, pool=8), settings, tmp_path)
+        found = await troubles_of_one_run(scenario(QUICK, rate=100, pool=8), settings, tmp_path)
     finally:
         holding_up.cancel()
     assert "could not keep up" in found["overloaded-generator"].words
