@@ -13,9 +13,10 @@ import pytest
 from tests.chaos.steady import Steady
 from tests.chaos.test_outages import BACK_WITHIN, not_ready
 from tests.conftest import make_settings
-from tests.databases import execute, migrate
+from tests.databases import execute
 from tests.harness import Harness, eventually
 from tests.lab import rows
+from tests.private import lent
 from tests.servers.postgres import PrivatePostgres
 from tests.servers.standby import PrivateStandby
 
@@ -39,17 +40,14 @@ class Pair:
 
 @pytest.fixture
 async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
-    primary = PrivatePostgres(tmp_path_factory.mktemp("primary"))
-    await asyncio.to_thread(primary.start)
-    await migrate(primary.url)
-    standby = PrivateStandby(tmp_path_factory.mktemp("standby"), primary=primary.port)
-    await asyncio.to_thread(standby.start)
-    await execute(primary.url, "ALTER SYSTEM SET synchronous_standby_names = '*'")
-    await execute(primary.url, "SELECT pg_reload_conf()")
-    yield Pair(primary, standby)
-    for server in (standby, primary):
-        await asyncio.to_thread(server.kill)
-        await asyncio.to_thread(server.remove)
+    async with lent(PrivatePostgres(tmp_path_factory.mktemp("primary"))) as primary:
+        standby = PrivateStandby(tmp_path_factory.mktemp("standby"), primary=primary.port)
+        await asyncio.to_thread(standby.start)
+        await execute(primary.url, "ALTER SYSTEM SET synchronous_standby_names = '*'")
+        await execute(primary.url, "SELECT pg_reload_conf()")
+        yield Pair(primary, standby)
+        await asyncio.to_thread(standby.kill)
+        await asyncio.to_thread(standby.remove)
 
 
 @pytest.mark.timeout(180)

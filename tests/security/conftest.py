@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import make_settings
 from tests.databases import migrate
 from tests.harness import Harness
+from tests.private import harness_on, lent
 from tests.security.certificates import Authority, Pair, give
 from tests.security.lines import PASSWORD, run_rabbitmqctl, run_sql
 from tests.servers import ports
@@ -76,11 +75,8 @@ async def guarded_broker(
     files = (keys.authority.file, keys.server.certificate, keys.server.key)
     ca, certificate, key = give(PrivateRabbitMQ(directory), *files)
     config = WANTS_CERTIFICATES.format(port=tls_port, ca=ca, certificate=certificate, key=key)
-    server = PrivateRabbitMQ(directory, config=config)
-    await asyncio.to_thread(server.start)
-    yield server
-    await asyncio.to_thread(server.kill)
-    await asyncio.to_thread(server.remove)
+    async with lent(PrivateRabbitMQ(directory, config=config)) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -100,12 +96,8 @@ async def guarded_database(
         "ssl_key_file": key,
         "hba_file": rules,
     }
-    server = PrivatePostgres(directory, settings=settings)
-    await asyncio.to_thread(server.start)
-    await migrate(server.url)
-    yield server
-    await asyncio.to_thread(server.kill)
-    await asyncio.to_thread(server.remove)
+    async with lent(PrivatePostgres(directory, settings=settings)) as server:
+        yield server
 
 
 @pytest.fixture
@@ -113,9 +105,7 @@ async def guarded(
     guarded_broker: PrivateRabbitMQ, guarded_database: PrivatePostgres
 ) -> AsyncIterator[Harness]:
     """A harness on those servers, by the plain way and with all rights."""
-    settings: Settings = make_settings(guarded_broker.url, guarded_database.url)
-    async with Harness(settings) as harness:
-        await harness.rows("TRUNCATE users, orders, command_ledger RESTART IDENTITY CASCADE")
+    async with harness_on(guarded_broker.url, guarded_database.url) as harness:
         yield harness
 
 
@@ -203,10 +193,8 @@ async def restricted(
 ) -> AsyncIterator[Harness]:
     """A harness with all rights, in the database `shop`; exchanges and queues are there."""
     url = database_accounts.url.removesuffix("worker") + "shop"
-    settings = make_settings(broker_accounts.url, url).model_copy(update={"namespace": "worker"})
-    async with Harness(settings) as harness:
-        await Topology("worker", settings.broker).ensure(harness.connection)
-        await harness.rows("TRUNCATE users, orders, command_ledger RESTART IDENTITY CASCADE")
+    async with harness_on(broker_accounts.url, url, namespace="worker") as harness:
+        await Topology("worker", harness.settings.broker).ensure(harness.connection)
         yield harness
 
 
