@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self, TypeVar, overload
 
 import aio_pika
@@ -70,7 +71,7 @@ class Message:
         assert isinstance(found, dict)
         return found
 
-    @property
+    @cached_property  # asked of thousands of events, again and again
     def command_id(self) -> str | None:
         return self.json.get("commandid")
 
