@@ -50,9 +50,12 @@ async def test_the_recommendation_lands_within_one_step_and_is_confirmed(
     steps = sorted({point.setting.pool_size for point in result.points})
     assert abs(steps.index(advice.pool_size) - steps.index(right_answer(steps))) <= 1
 
-    half, recommended, double = [
-        await measured(size, settings, tmp_path)
-        for size in (max(advice.pool_size // 2, 1), advice.pool_size, advice.pool_size * 2)
+    recommended = await measured(advice.pool_size, settings, tmp_path)
+    # These were most likely a part of the sweep.
+    known = {each.setting.pool_size: each for each in result.points if each.setting.load == "open"}
+    half, double = [
+        known[size] if size in known else await measured(size, settings, tmp_path)
+        for size in (max(advice.pool_size // 2, 1), advice.pool_size * 2)
     ]
     # One in a hundred of 240 arrivals are two or three: half as much again is chance.
     assert recommended.wait.seconds.p99 <= 1.5 * OBJECTIVE.wait_p99_seconds
