@@ -92,7 +92,7 @@ async def test_nothing_that_is_sent_reaches_the_log_raw(
 
     assert result.code == 0
     lines = result.err.split("\n")[:-1]
-    assert len(lines) > 10
+    assert len(lines) > 5
     for line in lines:
         assert line.isprintable(), line
         if form == "json":
