@@ -28,7 +28,7 @@ class Bound:
 
 SERIES: dict[str, Bound] = {
     "rss_bytes": Bound("bytes", 5e6, "the worker's resident memory"),
-    "tasks": Bound("", 200, "tasks of its event loop, which swing by what is in hand"),
+    "tasks": Bound("", 50, "tasks of its event loop, which swing by what is in hand"),
     "open_files": Bound("", 4, "its file handles, sockets included"),
     "connections": Bound("", 3, "its connections to the database"),
     "threads": Bound("", 2, "its threads"),
