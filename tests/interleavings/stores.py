@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import wraps
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 from sqlalchemy import Insert, text
@@ -23,6 +23,8 @@ from worker.database.ledger import DONE, Entry
 from worker.lone import ID_TO_COME
 from worker.messages import Answer, new_id
 from worker.testing.proxy import Proxy
+
+T = TypeVar("T")
 
 
 class Store(ABC):
@@ -231,3 +233,28 @@ def entry(id_: str = "x", outcome: str = DONE, body: bytes = b"{}") -> Entry:
 
 class Undone(Exception):
     """Rolls a transaction back."""
+
+
+async def beside_one_who_holds(
+    store: Store, id_: str, then: Callable[[], Awaitable[T]], *, commits: bool
+) -> asyncio.Future[T]:
+    """What becomes of `then`, begun while another transaction has recorded this id.
+
+    It must wait for that one's end.
+    """
+    written = asyncio.Event()
+
+    async def second() -> T:
+        await written.wait()
+        return await then()
+
+    waiting = asyncio.ensure_future(second())
+    with suppress(Undone):
+        async with store.begin() as session:
+            await store.record(session, entry(id_))
+            written.set()
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            if not commits:
+                raise Undone
+    return waiting

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from tests.interleavings.stores import Kinds, Store, Undone, conforms, entry
+from tests.interleavings.stores import Kinds, Store, Undone, beside_one_who_holds, conforms, entry
 from worker.database.ledger import DEAD_LETTERED, DONE, Entry, LedgerRace
 from worker.retry import Kind, classify, is_doubtful
 from worker.testing.proxy import COMMIT
@@ -52,25 +52,11 @@ def test_of_two_with_one_id_the_second_waits(
     store = kind(shared_database)
 
     async def test() -> None:
-        written = asyncio.Event()
-
-        async def first() -> None:
-            with suppress(Undone):
-                async with store.begin() as session:
-                    await store.record(session, entry("x"))
-                    written.set()
-                    await asyncio.sleep(0.2)
-                    assert not second.done()
-                    if not commits:
-                        raise Undone
-
         async def then() -> None:
-            await written.wait()
             async with store.begin() as session:
                 await store.record(session, entry("x"))
 
-        second = asyncio.ensure_future(then())
-        await first()
+        second = await beside_one_who_holds(store, "x", then, commits=commits)
         if commits:
             with pytest.raises(LedgerRace):
                 await second

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from math import inf
 from typing import Any, cast
 
@@ -13,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from tests.harness import eventually
 from tests.interleavings.session import Columns
-from tests.interleavings.stores import Kinds, Store, Undone, conforms, entry
+from tests.interleavings.stores import Kinds, Store, beside_one_who_holds, conforms, entry
 from worker.database import bulk
 from worker.database.ledger import Entry, LedgerRace
 from worker.entities.user import User
@@ -111,24 +109,10 @@ def test_a_create_waits_for_whoever_has_its_id(
     store = kind(shared_database)
 
     async def test() -> None:
-        written = asyncio.Event()
-
-        async def first() -> None:
-            with suppress(Undone):
-                async with store.begin() as session:
-                    await store.record(session, entry("x"))
-                    written.set()
-                    await asyncio.sleep(0.2)
-                    assert not second.done()
-                    if not commits:
-                        raise Undone
-
         async def then() -> int:
-            await written.wait()
             return await create_alone(store, ann(), entry("x"))
 
-        second = asyncio.ensure_future(then())
-        await first()
+        second = await beside_one_who_holds(store, "x", then, commits=commits)
         if commits:
             with pytest.raises(IntegrityError):
                 await second

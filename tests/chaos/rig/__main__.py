@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos.rig.disk import go_apart
-from tests.chaos.rig.faults import FAULTS
+from tests.chaos.rig.faults import FAULTS, Fault
 from tests.chaos.rig.place import Place
-from tests.chaos.rig.result import in_words, is_good, result, write
+from tests.chaos.rig.result import in_words, is_good, order_is_promised, result, write
 from tests.chaos.rig.run import Run, say, write_plan
 from tests.chaos.rig.schedule import Planned, Recipe, schedule
 from worker.testing.book import Book
@@ -59,19 +59,25 @@ def _recipes(parsed: argparse.Namespace) -> dict[str, Recipe]:
         name: fault.recipe
         for name, fault in FAULTS.items()
         if (not parsed.only or name in parsed.only)
-        and not (_is_ordered(parsed) and fault.hides_order)
-        and not (_is_ordered(parsed) and parsed.partitions == 1 and fault.needs_partitions)
+        and not (_is_ordered(parsed) and _spoils_order(fault, parsed.partitions))
     }
 
 
+def _spoils_order(fault: type[Fault], partitions: int) -> bool:
+    return fault.hides_order or (fault.needs_partitions and partitions == 1)
+
+
 def _is_ordered(parsed: argparse.Namespace) -> bool:
-    """Whether the worker promises an order: within one process, or with partitions."""
-    return bool(parsed.workers == "1" or parsed.partitions > 1)
+    return order_is_promised(_sizes(parsed), parsed.partitions)
+
+
+def _sizes(parsed: argparse.Namespace) -> list[int]:
+    return [int(size) for size in parsed.workers.split(",")]
 
 
 async def _run(folder: Path, parsed: argparse.Namespace, plan: Sequence[Planned]) -> int:
     write_plan(folder, plan)
-    sizes = [int(size) for size in parsed.workers.split(",")]
+    sizes = _sizes(parsed)
     say(f"records: {folder}")
     async with Place(
         folder,

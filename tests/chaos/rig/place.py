@@ -28,7 +28,7 @@ from tests.servers.postgres import PrivatePostgres
 from tests.servers.rabbitmq import PrivateRabbitMQ
 from worker.testing.book import Pen
 from worker.testing.proxy import Proxy
-from worker.testing.stock import take_stock
+from worker.testing.stock import command_queues, take_stock
 
 PROBE_USERS = 20
 PROBE_SECONDS = 5
@@ -92,9 +92,8 @@ class Place:
     @property
     def command_queues(self) -> list[str]:
         """Where commands wait: in one queue, or in one for each partition."""
-        if self._partitions == 1:
-            return [self.commands]
-        return [f"{self.commands}.{number}" for number in range(1, self._partitions + 1)]
+        shared, *partitions = command_queues(self.namespace, self._partitions)
+        return partitions or [shared]
 
     @property
     def dsn(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.rig.result import KINDS
+from tests.chaos.rig.result import KINDS, order_is_promised
 
 PUBLISHED = Path(__file__).parents[3] / "docs" / "chaos.json"
 
@@ -50,8 +50,9 @@ def _row(name: str, values: Sequence[str]) -> str:
 
 
 def _reordered(run: Mapping[str, Any]) -> str:
-    judged = run["workers"] == [1] or run.get("partitions", 1) > 1
-    return f"{run['commands']['reordered']:,}" if judged else "not promised"
+    if not order_is_promised(run["workers"], run.get("partitions", 1)):
+        return "not promised"
+    return f"{run['commands']['reordered']:,}"
 
 
 def _count(section: str, name: str) -> Any:

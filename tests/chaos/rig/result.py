@@ -22,6 +22,11 @@ SHOWN = 20
 _ANONYMOUS = re.compile(r"anonymous-[\w-]+")
 
 
+def order_is_promised(workers: Sequence[int], partitions: int) -> bool:
+    """Whether the worker promises an order: within one process, or with partitions."""
+    return list(workers) == [1] or partitions > 1
+
+
 def result(
     *,
     circumstances: Mapping[str, Any],
