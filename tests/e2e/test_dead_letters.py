@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import aio_pika
 import pytest
 
 from tests.e2e.commandline import CommandLine, declare
@@ -93,6 +94,21 @@ async def test_a_letter_keeps_its_number_whatever_was_looked_at(
     await cli("dead-letters", "drop", "2")
     listed = await cli("dead-letters", "list", "--json")
     assert [line["id"] or "" for line in listed.lines] == [letters[0], *letters[2:]]
+
+
+async def test_hundreds_keep_their_numbers_over_several_looks(
+    cli: CommandLine, harness: Harness
+) -> None:
+    """RabbitMQ 3.10 gives more than 32 back in any order, unless one takes care."""
+    await declare(harness)
+    queue, ids = f"{harness.settings.namespace}.dead-letters", [f"c{n}" for n in range(250)]
+    for id_ in ids:
+        message = aio_pika.Message(json.dumps({"id": id_}).encode())
+        await harness.channel.default_exchange.publish(message, queue)
+    for look in (("list",), ("show", "c120"), ("drop", "101")):
+        await cli("dead-letters", *look)
+    listed = await cli("dead-letters", "list", "--limit", "300", "--json")
+    assert [line["id"] for line in listed.lines] == ids[:100] + ids[101:]
 
 
 async def test_letters_are_sent_back_mended(

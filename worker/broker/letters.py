@@ -1,38 +1,23 @@
-"""Reads the dead letters without taking them away, and takes away those that are settled."""
+"""One dead letter: the command that it was, why it is here, and how it is sent once more."""
 
 from __future__ import annotations
 
 import copy
 import json
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from aiormq.abc import DeliveredMessage
-from aiormq.channel import Channel
 from pamqp.commands import Basic
 
-from worker.broker.connection import connect, open_channel
 from worker.broker.properties import MAX_PROPERTIES_BYTES, PERSISTENT
 from worker.broker.routing import routing_key_of
-from worker.broker.sender import (
-    FAILURES,
-    REPLY_TO,
-    Sender,
-    ensure_exists,
-    lost,
-    sender_on,
-    unless_closed,
-)
+from worker.broker.sender import REPLY_TO
 from worker.broker.topology import Topology
 from worker.broker.wire import UNREADABLE_HEADER
-from worker.errors import Unreachable
 from worker.messages import Publication
-from worker.settings import BrokerSettings
 
 _ADDED = frozenset(
     {
@@ -59,16 +44,11 @@ _ADDED = frozenset(
 _ADDED_PREFIXES = ("x-first-death-", "x-last-death-")
 
 
-MOST_READ = 10_000
-"""Letters that one command looks at to find some of them; all are held until it ends."""
-
-
 @dataclass(frozen=True)
 class Letter:
     """One dead letter; `number` is its place in the queue, from 1."""
 
     number: int
-    tag: int
     body: bytes
     properties: Basic.Properties
 
@@ -171,89 +151,6 @@ class Letter:
             body=body,
             copy_of=properties,
         )
-
-
-class DeadLetters:
-    """The dead-letter queue, held open: what is read and not settled goes back in the end."""
-
-    def __init__(self, topology: Topology, channel: Channel, sender: Sender, count: int) -> None:
-        self.topology = topology
-        self.sender = sender
-        self.count = count
-        """How many there were at the beginning; those that come meanwhile are not read."""
-        self._channel = channel
-        self._held: list[int] = []
-        self._taken = 0
-
-    async def read(self, most: int) -> AsyncGenerator[Letter]:
-        """The letters from the oldest on, at most that many; each can be read once."""
-        for number in range(1, min(most, self.count) + 1):
-            message = await self._take()
-            if message is None:
-                return
-            assert message.delivery_tag is not None
-            yield Letter(number, message.delivery_tag, message.body, message.header.properties)
-
-    async def _take(self) -> DeliveredMessage | None:
-        try:
-            message = await unless_closed(self._channel.basic_get(self.topology.dead_letters))
-        except FAILURES as error:
-            raise lost(error) from error
-        if message.delivery_tag is None:
-            return None
-        self._taken += 1
-        self._held.append(message.delivery_tag)
-        return message
-
-    async def settle(self, letter: Letter) -> None:
-        """Take the letter away, for good."""
-        try:
-            await self._channel.basic_ack(letter.tag)
-        except FAILURES as error:
-            raise lost(error) from error
-        self._held.remove(letter.tag)
-
-    async def give_back(self) -> None:
-        """Return everything that was read and not settled, after reading the rest.
-
-        What is given back goes before what was never taken out, and behind what was given back
-        before. So letters keep their places, and their numbers, only where each look takes them
-        all (or, of very many, the same number).
-
-        By one `nack`: since RabbitMQ 4.3 that does not count as a delivery that failed, while a
-        `reject`, or a channel that just closes, does.
-        """
-        if self._held:
-            while self._taken < min(self.count, MOST_READ) and await self._take():
-                pass
-            await self._channel.basic_nack(self._held[-1], multiple=True, requeue=True)
-            self._held.clear()
-
-
-@asynccontextmanager
-async def open_dead_letters(
-    settings: BrokerSettings, topology: Topology
-) -> AsyncIterator[DeadLetters]:
-    """The dead letters of the topology, and a sender on the same connection.
-
-    Until the end nobody else sees what was read; should this process die, the broker returns it.
-    """
-    name = topology.dead_letters
-    async with connect(settings, name) as connection:
-        await ensure_exists(connection, topology, queue=name)
-        try:
-            channel = await open_channel(connection)
-            declared = await channel.queue_declare(name, passive=True)
-            sender = await sender_on(connection, settings)
-        except FAILURES as error:
-            raise lost(error) from error
-        letters = DeadLetters(topology, channel, sender, declared.message_count or 0)
-        try:
-            yield letters
-        finally:
-            with suppress(*FAILURES, Unreachable):  # a broker that is gone has taken them back
-                await letters.give_back()
-                await channel.close()
 
 
 def _first_text(*candidates: object) -> str | None:

@@ -41,8 +41,8 @@ def list_(
 ) -> None:
     """List the dead letters, oldest first: number, time, code, type, command id, and why.
 
-    Reading takes nothing away: all letters go back to their places. RabbitMQ 4.0 to 4.2 count
-    this as a delivery of each of them.
+    Reading takes nothing away: all letters go back to their places. RabbitMQ 4 counts this as
+    a delivery of each of them.
 
     \b
     Examples:
@@ -53,7 +53,7 @@ def list_(
 
 
 async def _list(settings: Settings, limit: int, as_json: bool) -> None:
-    from worker.broker.letters import open_dead_letters
+    from worker.broker.dead_letters import open_dead_letters
     from worker.broker.topology import Topology
 
     topology = Topology.of(settings)

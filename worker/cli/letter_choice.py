@@ -11,7 +11,8 @@ from worker.cli.terminal import Misused
 from worker.errors import WorkerError
 
 if TYPE_CHECKING:
-    from worker.broker.letters import DeadLetters, Letter
+    from worker.broker.dead_letters import DeadLetters
+    from worker.broker.letters import Letter
     from worker.settings import Settings
 
 
@@ -42,7 +43,7 @@ async def open_chosen(
 
     Their iterator raises `NoSuchLetter`, at its end, for selectors that fit none.
     """
-    from worker.broker.letters import open_dead_letters
+    from worker.broker.dead_letters import open_dead_letters
     from worker.broker.topology import Topology
 
     topology = Topology.of(settings)
@@ -56,7 +57,7 @@ async def open_chosen(
 
 
 async def _chosen(letters: DeadLetters, choice: Choice) -> AsyncGenerator[Letter]:
-    from worker.broker.letters import MOST_READ
+    from worker.broker.dead_letters import MOST_READ
 
     numbers = {int(text) for text in choice.selectors if _is_number(text)}
     ids = {text.removeprefix("id=") for text in choice.selectors if not _is_number(text)}
