@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shlex
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -9,15 +11,16 @@ from typing import Any
 import aio_pika
 import asyncpg
 import pytest
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aiormq.exceptions import ChannelAccessRefused
 
 from tests.e2e.commandline import CommandLine
 from tests.harness import Harness, eventually
 from tests.security.conftest import broker_url_of, database_url, environment_of
-from tests.security.lines import PASSWORD
+from tests.security.lines import PASSWORD, block
 from tests.servers.postgres import PrivatePostgres
 from tests.servers.rabbitmq import PrivateRabbitMQ
+from worker.broker.publisher import Publisher
 from worker.database.engine import make_engine, make_sessions
 from worker.database.pruning import prune
 from worker.errors import Misconfigured
@@ -333,6 +336,44 @@ async def _is_refused(connection: Any, attempt: Attempt) -> bool:
     except ChannelAccessRefused:
         return True
     return False
+
+
+async def test_a_worker_that_may_not_publish_events_says_so_and_stays_unready(
+    restricted: Harness,
+    few: dict[str, Any],
+    broker_accounts: PrivateRabbitMQ,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rights = next(
+        line
+        for line in block("sh", "rabbitmqctl").splitlines()
+        if " worker_run " in line and "set_p" in line
+    )
+    _, *as_documented = shlex.split(rights)
+    configure, write, read = as_documented[-3:]
+    connections = []
+    serve = Publisher.serve
+
+    async def counted(self: Publisher, connection: AbstractConnection) -> None:
+        connections.append(connection)
+        await serve(self, connection)
+
+    monkeypatch.setattr(Publisher, "serve", counted)
+    without = [*as_documented[:2], configure, write.replace("worker\\.events", "nothing"), read]
+    await asyncio.to_thread(broker_accounts.ctl, *without)
+    async with restricted.worker(**few) as service:
+        events = service.health.part("events")
+        id_ = await restricted.send("user.delete", target={"id": 7})
+        await eventually(lambda: "set_permissions" in (events.reason or ""))
+        since, before = events.since, len(connections)
+        await eventually(lambda: len(connections) > before + 2)
+        assert events.since == since, "a new connection was taken for the mending of it"
+
+        await asyncio.to_thread(broker_accounts.ctl, *as_documented)
+        refused = await restricted.event(id_)
+        await eventually(lambda: events.ready)
+
+    assert refused.data["code"] == "not_found"
 
 
 async def test_a_publisher_gets_the_answer_that_it_asks_for(

@@ -12,7 +12,12 @@ import pamqp.frame
 import pytest
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import ChannelInvalidStateError, DeliveryError, PublishError
+from aiormq.exceptions import (
+    ChannelAccessRefused,
+    ChannelInvalidStateError,
+    DeliveryError,
+    PublishError,
+)
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
@@ -77,6 +82,7 @@ class FakeChannel:
         self.reactions = reactions or {}
         self.otherwise: Reaction = confirm
         self.is_closed = False
+        self.refusal: ChannelAccessRefused | None = None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def basic_publish(self, body: bytes, **options: Any) -> None:
@@ -162,6 +168,7 @@ def fake_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher_module, "open_channel", open_channel)
     monkeypatch.setattr(publisher_module, "is_blocked", is_blocked)
     monkeypatch.setattr(publisher_module, "closed", closed)
+    monkeypatch.setattr(publisher_module, "refusal_of", lambda channel: channel.refusal)
 
 
 current: list[Bench] = []
@@ -192,6 +199,29 @@ async def test_messages_go_out_in_order_persistent_and_mandatory() -> None:
     for sent in bench.sent:
         assert sent.options["mandatory"] is True
         assert sent.properties.delivery_mode == 2
+
+
+async def test_where_a_right_lacks_only_a_confirm_makes_it_ready_again() -> None:
+    refused, granted = FakeChannel(), FakeChannel()
+    refused.refusal = ChannelAccessRefused("write access refused")
+    grant = asyncio.Event()
+
+    async def refuse(_: Sent) -> None:
+        refused.die()
+        raise ChannelInvalidStateError("closed")
+
+    async def confirm_later(_: Sent) -> None:
+        await grant.wait()
+
+    refused.otherwise, granted.otherwise = refuse, confirm_later
+    bench = make_bench(refused, granted)
+    async with bench.serving():
+        publishing = asyncio.create_task(bench.publisher.publish([event("1")]))
+        await until(lambda: bool(granted.sent))
+        assert bench.part.reason == "write access refused"
+        grant.set()
+        await publishing
+        assert bench.part.ready
 
 
 async def test_an_event_carries_its_properties() -> None:

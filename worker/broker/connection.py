@@ -164,6 +164,12 @@ async def closed(connection: AbstractConnection, channel: Channel) -> str:
             ending.cancel()
 
 
+def refusal_of(channel: Channel) -> ChannelAccessRefused | None:
+    """What the account was not allowed to do, if the broker closed the channel for that."""
+    error = _reason(channel.closing) if channel.is_closed else None
+    return error if isinstance(error, ChannelAccessRefused) else None
+
+
 def _reason(ending: asyncio.Future[Any]) -> BaseException | None:
     return ending.exception() if ending.done() and not ending.cancelled() else None
 

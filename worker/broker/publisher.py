@@ -27,7 +27,13 @@ from pamqp.commands import Basic
 from worker.backoff import RECONNECT
 from worker.broker import properties
 from worker.broker.burst import BurstChannel, open_bursts
-from worker.broker.connection import answered_within, closed, is_blocked, open_channel
+from worker.broker.connection import (
+    answered_within,
+    closed,
+    is_blocked,
+    open_channel,
+    refusal_of,
+)
 from worker.broker.frames import MAX_SHORT_STRING, can_frame
 from worker.broker.topology import Topology
 from worker.messages import Publication, new_id
@@ -51,6 +57,7 @@ class Publisher:
         self._connected = asyncio.Event()
         self._renew = asyncio.Event()
         self._blocked = False
+        self._refused = False
         self._bursts: BurstChannel | None = None
         self._attempt_ids = count()
         self._prefix = new_id()
@@ -64,7 +71,8 @@ class Publisher:
         self._channel = await open_channel(connection)
         self._bursts = await open_bursts(connection)
         self._connected.set()
-        self._part.up()
+        if not self._refused:
+            self._part.up()
         channels = [self._channel, *([self._bursts.channel] if self._bursts else [])]
         ends = [asyncio.ensure_future(closed(connection, channel)) for channel in channels]
         endings = [*ends, asyncio.ensure_future(self._renew.wait())]
@@ -73,6 +81,12 @@ class Publisher:
             tasks.append(asyncio.create_task(self._bursts.write()))
         try:
             await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+            # A right that the account lacks shows only when it publishes: until something has been
+            # confirmed again, a new connection is no better than this one.
+            refusal = next(filter(None, map(refusal_of, channels)), None)
+            self._refused = refusal is not None
+            if refusal is not None:
+                raise refusal
             reasons = [end.result() for end in ends if end.done()]
             raise AMQPError(reasons[0] if reasons else "messages were not accepted")
         finally:
