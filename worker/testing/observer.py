@@ -21,8 +21,8 @@ from typing import Any
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError
 
+from worker.testing.away import BROKER_AWAY
 from worker.testing.book import Event, Pen, digest
 
 RECONNECT_SECONDS = 0.3
@@ -70,7 +70,7 @@ class Observer:
             finally:
                 if connection.is_open:
                     connection.close()
-        except (AMQPError, OSError) as error:
+        except BROKER_AWAY as error:
             print(f"observer: {error!r}, connecting again", file=sys.stderr)  # noqa: T201
             return False
         return True

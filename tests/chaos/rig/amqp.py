@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError
 
+from worker.testing.away import BROKER_AWAY
 from worker.testing.book import Attempt, Confirm, Pen
 
 Door = tuple[str, str]
@@ -23,7 +23,7 @@ def on_channel(url: str, use: Callable[[BlockingChannel], object]) -> None:
     try:
         use(connection.channel())
     finally:
-        with suppress(AMQPError, OSError):
+        with suppress(*BROKER_AWAY):
             connection.close()
 
 
@@ -35,7 +35,7 @@ def consumers_of(url: str, queue: str) -> int:
         nonlocal found
         found = channel.queue_declare(queue, passive=True).method.consumer_count
 
-    with suppress(AMQPError, OSError):
+    with suppress(*BROKER_AWAY):
         on_channel(url, look)
     return found
 
@@ -66,7 +66,7 @@ def ask(url: str, doors: Mapping[str, Door], within: float, pen: Pen) -> bool:
             else:
                 unanswered.discard(theirs.correlation_id or "")
 
-    with suppress(AMQPError, OSError):
+    with suppress(*BROKER_AWAY):
         on_channel(url, publish_and_wait)
     return not unanswered
 
@@ -75,7 +75,7 @@ def exists(url: str, queue: str) -> bool:
     """Whether there is such a queue; not where the broker cannot be asked."""
     try:
         on_channel(url, lambda channel: channel.queue_declare(queue, passive=True))
-    except (AMQPError, OSError):
+    except BROKER_AWAY:
         return False
     return True
 

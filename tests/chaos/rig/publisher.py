@@ -20,9 +20,9 @@ from zlib import crc32
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError
 
 from tests.chaos.rig.traffic import Sent, Traffic
+from worker.testing.away import BROKER_AWAY
 from worker.testing.book import Attempt, Confirm, Pen
 
 STREAMS = 4
@@ -104,7 +104,7 @@ class Stream(threading.Thread):
         while True:
             try:
                 self._publish(sent, copies)
-            except (AMQPError, OSError):
+            except BROKER_AWAY:
                 self._disconnect()
                 if time.monotonic() > self.stop_at + LAST_SECONDS:
                     return
@@ -136,13 +136,13 @@ class Stream(threading.Thread):
         if self._connection is not None:
             try:
                 self._connection.process_data_events(0)
-            except (AMQPError, OSError):
+            except BROKER_AWAY:
                 self._disconnect()
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(AMQPError, OSError):
+            with suppress(*BROKER_AWAY):
                 connection.close()
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from subprocess import SubprocessError
 
 import asyncpg
-from pika.exceptions import AMQPError
 
 from tests.chaos.rig.faults import FAULTS, BrokenPromise, Fault, NotInjected
 from tests.chaos.rig.place import Place
 from tests.chaos.rig.schedule import Planned
 from tests.servers import ServerError
+from worker.testing.away import BROKER_AWAY
 from worker.testing.book import Fault as BookFault
 from worker.testing.book import Pen
 
@@ -31,8 +31,7 @@ SETTLE_SECONDS = 120
 
 _UNFORESEEN = (
     ServerError,
-    AMQPError,
-    OSError,
+    *BROKER_AWAY,
     TimeoutError,
     SubprocessError,
     asyncpg.PostgresError,

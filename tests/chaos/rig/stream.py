@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pika
-from pika.exceptions import AMQPError
 
 from tests.chaos.rig import amqp
+from worker.testing.away import BROKER_AWAY
 from worker.testing.book import Pen
 from worker.testing.observer import read_event
 
@@ -42,7 +42,7 @@ def read_stream(url: str, events: str, book: Path) -> None:
                 break
             found.append(read_event(theirs, body or b""))
     finally:
-        with suppress(AMQPError, OSError):
+        with suppress(*BROKER_AWAY):
             connection.close()
     with Pen(book, "stream") as pen:
         pen.write(*found)
