@@ -11,7 +11,7 @@ import pytest
 from tests.benchmarks.arena import Place
 from tests.soak.__main__ import SHORT
 from tests.soak.run import soak
-from tests.soak.traffic import commands, some
+from tests.soak.traffic import LIVING, commands, some
 from tests.soak.verdict import SERIES, judge
 
 COMMANDS = 20_000
@@ -25,7 +25,7 @@ async def test_a_short_soak_is_answered_and_leaves_everything_flat(
     found = await soak(place, replace(SHORT, commands=COMMANDS), tmp_path / "worker.log")
 
     assert (found.events, found.exit_code) == (COMMANDS, 0)
-    assert len(found.samples) > 8
+    assert len(found.samples) > 3
     # What ages needs more than these seconds to settle; what leaks shows when all is done.
     first, last = found.samples[0], found.samples[-1]
     assert last["tasks"] <= first["tasks"] + 8
@@ -60,4 +60,4 @@ def test_the_traffic_leaves_no_user_and_repeats_itself_by_seed() -> None:
     creates, deletes = (
         sum(verb in body for body in set(first)) for verb in (b".create", b".delete")
     )
-    assert 0 <= creates - deletes <= 50
+    assert 0 <= creates - deletes <= LIVING

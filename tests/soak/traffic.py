@@ -9,6 +9,8 @@ from random import Random
 
 UNUSABLE_EVERY, DUPLICATE_EVERY = 500, 100
 """One message in so many is no usable command, or has come before."""
+LIVING = 1_000
+"""Users that there are at once, at most."""
 
 
 def commands(*, seed: int) -> Iterator[bytes]:
@@ -27,9 +29,9 @@ def commands(*, seed: int) -> Iterator[bytes]:
 
 
 def _lives(random: Random) -> Iterator[bytes]:
-    """Creates, updates and deletes, a user's own apart from each other by those of fifty others."""
-    for first in count(1, 50):
-        names = [f"soak-{number}" for number in range(first, first + 50)]
+    """Creates, updates and deletes, a user's own apart from each other by those of all others."""
+    for first in count(1, LIVING):
+        names = [f"soak-{number}" for number in range(first, first + LIVING)]
         for name in names:
             data = {"username": name, "email": f"{name}@example.com", "rating": 1.5}
             yield _command(random, "user.create", data=data)
