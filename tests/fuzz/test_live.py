@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.footprint import Footprint
 from tests.fuzz import hostile
 from tests.fuzz.conftest import Station
 from tests.fuzz.hostile import Hostile
@@ -19,8 +21,10 @@ from worker.cli.schemas import schema_of
 
 pytestmark = pytest.mark.servers
 
-MOST_GROWN_BYTES = 6_000_000
-"""In the last third of the test. It grows by 1 MB a round at first, and stays at 115 in the end."""
+MOST_GROWN_BYTES = 3_000_000
+"""In a round. What leaks does so in each; what a busy machine lets pile up, up to the window, is
+kept by the allocator and used again."""
+MOST_ROUNDS = 5
 
 
 async def test_every_hostile_message_gets_one_answer_and_leaves_nothing(station: Station) -> None:
@@ -32,17 +36,13 @@ async def test_every_hostile_message_gets_one_answer_and_leaves_nothing(station:
         *hostile.undecodable(),
         *hostile.attacks(tuple(own_queues)),
     ]
-    footprints = []
-    for part in (sent, sent[::5], sent[::5]):
-        await station.harness.rows("TRUNCATE users, orders, command_ledger RESTART IDENTITY")
-        verdict = await station.answered(part)
-        assert not verdict.faults
-        assert verdict.dead_lettered > len(part) // 3
-        assert verdict.done > len(part) // 3
-        footprints.append(await station.footprint())
+    before, after = await _after(station, sent), await _after(station, sent[::5])
+    for _ in range(MOST_ROUNDS):
+        before, after = after, await _after(station, sent[::5])
+        if after.rss_bytes - before.rss_bytes < MOST_GROWN_BYTES:
+            break
 
     assert await station.stop() == []
-    _, before, after = footprints
     assert (after.tasks, after.threads) == (before.tasks, before.threads)
     # A connection to the database may have come or gone, and one that asked for the pages.
     assert (
@@ -50,6 +50,16 @@ async def test_every_hostile_message_gets_one_answer_and_leaves_nothing(station:
     )
     assert after.rss_bytes - before.rss_bytes < MOST_GROWN_BYTES
     _logs_are_clean(station)
+
+
+async def _after(station: Station, sent: Sequence[Hostile]) -> Footprint:
+    """What the worker holds when it has answered all that."""
+    await station.harness.rows("TRUNCATE users, orders, command_ledger RESTART IDENTITY")
+    verdict = await station.answered(sent)
+    assert not verdict.faults
+    assert verdict.dead_lettered > len(sent) // 3
+    assert verdict.done > len(sent) // 3
+    return await station.footprint()
 
 
 async def test_every_command_out_of_the_schemas_gets_one_answer(station: Station) -> None:
