@@ -139,7 +139,9 @@ async def delete_row(work: Work, command: Command) -> Event:
     entity = work.registry[command.entity]
     row = await _target(work, entity, command)
     for dependent, reference in work.registry.dependents(entity):
-        count = await work.rows(dependent).count(reference.field, row.id)
+        # Those of rows that were made in this transaction could not be counted before.
+        own = work.rows(entity).own_ids()
+        count = await work.rows(dependent).count(reference.field, row.id, beside=own)
         if count:
             raise _still_has(entity, row, count, dependent)
     if entity.deletable is not None:

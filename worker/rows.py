@@ -7,7 +7,7 @@ the ORM's (see `Work.isolate`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Insert, Table
@@ -115,10 +115,12 @@ class Rows:
         """Whether this transaction gave the value up without having told the database."""
         return (field, self._entity.normal(field, value)) in self._freed
 
-    async def count(self, field: str, value: Any) -> int:
-        """How many rows have the value now."""
-        if self.is_dirty or (field, value) not in self._counts:
+    async def count(self, field: str, value: Any, *, beside: Iterable[Any] = ()) -> int:
+        """How many rows have the value now; where it must be asked, also for those `beside` it."""
+        if self.is_dirty:
             await self.load_counts(field, [value])
+        elif (field, value) not in self._counts:
+            await self.load_counts(field, [value, *beside])
         return self._counts[field, value]
 
     async def load_counts(self, field: str, values: list[Any]) -> None:
@@ -154,6 +156,10 @@ class Rows:
         self._free(record)
         self._changed.pop(record, None)
         self._gone.append(record)
+
+    def own_ids(self) -> Iterator[int]:
+        """Of the rows that this transaction has locked or made."""
+        return (record.id for record in self._ours if record.id is not None)
 
     @property
     def is_dirty(self) -> bool:

@@ -166,6 +166,24 @@ async def test_a_mix_of_updates_and_deletes_asks_six_times_whatever_its_size(
     }
 
 
+@pytest.mark.parametrize("size", GROUPS)
+async def test_users_that_come_and_go_in_one_group_ask_as_often_whatever_its_size(
+    desk: Desk, size: int
+) -> None:
+    names = [f"u{number}" for number in range(size)]
+    deletes = [
+        {"id": f"d-{name}", "type": "user.delete", "target": {"username": name}} for name in names
+    ]
+
+    assert await desk.carry_out(*map(create, names), *deletes) == {
+        "begin": 1,
+        "SELECT": 4,
+        "INSERT": 2,
+        "DELETE": 1,
+        "commit": 1,
+    }
+
+
 @dataclass
 class Written:
     """What this process wrote to the broker."""
