@@ -22,6 +22,7 @@ def found(
     endings: tuple[Ending, ...] = (),
     book: Book | None = None,
     anonymous: Book | None = None,
+    **late_after: float,
 ) -> dict[str, Any]:
     book = book or Book(stock=Stock([], 1))
     return result(
@@ -31,6 +32,7 @@ def found(
         verdict=judge(book),
         book=book,
         anonymous=anonymous or Book(),
+        **late_after,
     )
 
 
@@ -61,6 +63,12 @@ def test_one_thing_that_is_wrong_is_enough(worse: dict[str, Any]) -> None:
     bad = found(**worse)
     assert not is_good(bad)
     assert in_words(bad).endswith("NOT GOOD")
+
+
+def test_what_is_late_can_be_told_by_who_knows_the_machine() -> None:
+    slow, never = (Happened(1, "broker-kill", "worker-0", 0, 3, it, it) for it in (10.1, None))
+    assert is_good(found(happened=(slow,), late_after=60))
+    assert not is_good(found(happened=(never,), late_after=60))
 
 
 def test_a_command_without_an_id_is_known_by_the_words_of_its_answer() -> None:

@@ -13,7 +13,14 @@ from pathlib import Path
 from tests.chaos.rig.disk import go_apart
 from tests.chaos.rig.faults import FAULTS, Fault
 from tests.chaos.rig.place import Place
-from tests.chaos.rig.result import in_words, is_good, order_is_promised, result, write
+from tests.chaos.rig.result import (
+    BACK_WITHIN_SECONDS,
+    in_words,
+    is_good,
+    order_is_promised,
+    result,
+    write,
+)
 from tests.chaos.rig.run import Run, say, write_plan
 from tests.chaos.rig.schedule import Planned, Recipe, schedule
 from worker.testing.book import Book
@@ -106,6 +113,7 @@ async def _run(folder: Path, parsed: argparse.Namespace, plan: Sequence[Planned]
         verdict=judge(book, ordered=_is_ordered(parsed)),
         book=book,
         anonymous=Book.read(folder / "book" / "anonymous"),
+        late_after=parsed.late_after,
     )
     write(folder, found)
     print(in_words(found))
@@ -128,6 +136,14 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", default="1,1,2", metavar="N,…", help="processes of each worker (1,1,2)"
     )
     parser.add_argument("--partitions", type=int, default=1, help="WORKER_PARTITIONS (1)")
+    parser.add_argument(
+        "--late-after",
+        type=float,
+        metavar="SECONDS",
+        default=BACK_WITHIN_SECONDS,
+        help=f"a recovery that takes longer is a fault ({BACK_WITHIN_SECONDS}); more where others "
+        "use the machine, too",
+    )
     parser.add_argument("--folder", type=Path, help="for the records; must not exist")
     parser.add_argument("--plan", action="store_true", help="print the schedule, and do nothing")
     return parser

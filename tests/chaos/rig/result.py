@@ -35,8 +35,9 @@ def result(
     verdict: Verdict,
     book: Book,
     anonymous: Book,
+    late_after: float = BACK_WITHIN_SECONDS,
 ) -> dict[str, Any]:
-    """All of it, as JSON has it."""
+    """All of it, as JSON has it; a recovery is late after so many seconds."""
     injected = [fault for fault in happened if fault.missed is None]
     unexpected = [
         f"{ending.worker} ended with {ending.code}" for ending in endings if not ending.expected
@@ -48,7 +49,7 @@ def result(
             "missed": [f"{it.number} {it.name}: {it.missed}" for it in happened if it.missed],
             "by_kind": dict(sorted(Counter(fault.name for fault in injected).items())),
         },
-        "recovery": _recovery(happened),
+        "recovery": _recovery(happened, late_after),
         "commands": _commands(verdict),
         "without_id": _without_id(book, anonymous),
         "broken_promises": [f"{it.number} {it.name}: {it.broken}" for it in happened if it.broken],
@@ -69,13 +70,13 @@ def _commands(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _recovery(happened: Sequence[Happened]) -> dict[str, Any]:
+def _recovery(happened: Sequence[Happened], late_after: float) -> dict[str, Any]:
     times = [it.recovered_seconds for it in happened if it.recovered_seconds is not None]
     late = [
         f"{it.number} {it.name}: "
         + (f"{it.recovered_seconds:.1f} s" if it.recovered_seconds is not None else "never")
         for it in happened
-        if it.recovered_seconds is None or it.recovered_seconds > BACK_WITHIN_SECONDS
+        if it.recovered_seconds is None or it.recovered_seconds > late_after
     ]
     slowest: dict[str, float] = {}
     for it in happened:
