@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,6 +74,13 @@ class Message:
     @cached_property  # asked of thousands of events, again and again
     def command_id(self) -> str | None:
         return self.json.get("commandid")
+
+
+def creates(numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """A user for each number."""
+    for number in numbers:
+        data = {"username": f"{number}", "email": f"{number}@b.de"}
+        yield {"type": "user.create", "data": data}
 
 
 class Nowhere:
@@ -207,6 +214,12 @@ class Harness:
         await self.publish({"id": id_, "type": type_, **members})
         return str(id_)
 
+    async def send_all(self, commands: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Publish many, in this order, and wait once for all confirms; return their ids."""
+        with_ids = [{"id": uuid.uuid4().hex, **command} for command in commands]
+        await asyncio.gather(*(self.publish(command) for command in with_ids))
+        return [str(command["id"]) for command in with_ids]
+
     async def event(self, command_id: str, *, number: int = 1, within: float = 15) -> Message:
         """The n-th event that answers a command."""
 
@@ -231,9 +244,15 @@ class Harness:
     async def dead_letters_so_far(self) -> list[Message]:
         """Take all dead letters that there are off their queue."""
         queue = await self.channel.get_queue(f"{self.settings.namespace}.dead-letters")
+        there = await self.waiting("dead-letters")
         taken: list[Message] = []
-        while (message := await queue.get(fail=False, no_ack=True)) is not None:
+
+        async def collect(message: AbstractIncomingMessage) -> None:
             taken.append(Message(message.routing_key or "", message.body, message.headers, message))
+
+        tag = await queue.consume(collect, no_ack=True)
+        await eventually(lambda: len(taken) >= there)
+        await queue.cancel(tag)
         return taken
 
     async def dead_letters(self, count: int, *, within: float = 15) -> list[Message]:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from tests.chaos.processes import WorkerProcess
-from tests.harness import Harness, eventually
+from tests.harness import Harness, creates, eventually
 
 
 async def test_a_command_that_kills_its_worker_takes_no_innocent_with_it(
@@ -22,15 +22,9 @@ async def survive_a_poison(harness: Harness, environment: dict[str, str], tmp_pa
     try:
         await harness.subscribe()
         await harness.ask("user.create", data={"username": "ann", "email": "ann@example.com"})
-        innocents = [
-            await harness.send("user.create", data={"username": f"{n}", "email": f"{n}@b.de"})
-            for n in range(50)
-        ]
+        innocents = await harness.send_all(creates(range(50)))
         poison = await harness.send("user.kill_the_process", target={"username": "ann"})
-        innocents += [
-            await harness.send("user.create", data={"username": f"{n}", "email": f"{n}@b.de"})
-            for n in range(50, 300)
-        ]
+        innocents += await harness.send_all(creates(range(50, 300)))
         deaths = 0
         while poison not in {event.command_id for event in harness.events}:
             ended = asyncio.create_task(worker.process.wait())

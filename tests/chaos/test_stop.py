@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.processes import WorkerProcess
-from tests.harness import Harness, eventually
+from tests.harness import Harness, creates, eventually
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -23,10 +23,7 @@ async def test_a_signal_in_full_swing_ends_it_in_order(
     await worker.start()
     try:
         await harness.subscribe()
-        ids = [
-            await harness.send("user.create", data={"username": f"{n}", "email": f"{n}@b.de"})
-            for n in range(300)
-        ]
+        ids = await harness.send_all(creates(range(300)))
         await harness.event(ids[20])
         worker.process.send_signal(number)
         assert await asyncio.wait_for(worker.process.wait(), 20) == 0
@@ -51,14 +48,20 @@ async def test_what_was_not_begun_at_a_stop_keeps_its_order(harness: Harness) ->
     users, ratings = 8, 120
     async with harness.worker():  # declares the queue
         pass
-    for user in range(users):
-        await harness.publish({"id": f"{user}-0", "type": "user.create", **of_user(user)})
-    for rating in range(1, ratings + 1):
-        for user in range(users):
-            data = {"rating": rating}
-            target = {"username": f"u{user}"}
-            update = {"id": f"{user}-{rating}", "type": "user.update", "target": target}
-            await harness.publish({**update, "data": data, "key": f"u{user}"})
+    await harness.send_all(
+        {"id": f"{user}-0", "type": "user.create", **of_user(user)} for user in range(users)
+    )
+    await harness.send_all(
+        {
+            "id": f"{user}-{rating}",
+            "type": "user.update",
+            "key": f"u{user}",
+            "target": {"username": f"u{user}"},
+            "data": {"rating": rating},
+        }
+        for rating in range(1, ratings + 1)
+        for user in range(users)
+    )
     total = users * (1 + ratings)
     for _ in range(2):
         async with harness.worker(group_size=1) as worker:
@@ -126,10 +129,7 @@ async def test_a_frozen_worker_goes_on_where_it_was(
         await harness.event(before)
         worker.freeze()
         # The broker delivers what the frozen one holds to another, once it misses heartbeats.
-        ids = [
-            await harness.send("user.create", data={"username": f"{n}", "email": f"{n}@b.de"})
-            for n in range(20)
-        ]
+        ids = await harness.send_all(creates(range(20)))
         await other.start()
         for id_ in ids:
             await harness.event(id_, within=40)

@@ -129,14 +129,16 @@ async def test_counts_hold_what_this_transaction_changed(work: Work) -> None:
 async def test_no_table_is_read_as_a_whole(harness: Harness) -> None:
     """Statements are planned while the tables are empty, and must not scan them once they grow."""
     async with harness.worker(lanes=1):
-        for number in range(200):
-            data = {"username": f"u{number}", "email": f"u{number}@example.com"}
-            await harness.send("user.create", data=data)
+        await harness.send_all(
+            {"type": "user.create", "data": {"username": f"u{n}", "email": f"u{n}@example.com"}}
+            for n in range(200)
+        )
         for number in range(200):
             await harness.send("user.update", target={"username": f"u{number}"}, data={"rating": 1})
             await harness.send("order.create", data={"user": {"username": f"u{number}"}})
-        for number in range(100):
-            await harness.send("user.delete", target={"email": f"U{number}@example.com"})
+        await harness.send_all(
+            {"type": "user.delete", "target": {"email": f"U{n}@example.com"}} for n in range(100)
+        )
         await harness.next_event(after=699)
     assert {event.routing_key for event in harness.events} == {
         "user.created",
