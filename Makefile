@@ -9,8 +9,10 @@ SERVERS := $(BIN)/python -m tests.servers
 # The peers have a virtual environment of their own, so that only who measures installs them.
 PEERS := .venv-bench
 PEERS_READY := $(PEERS)/.ready
+# Else each process that a test starts would compile the whole worker.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo run test interleavings mutations fuzz soak chaos bench bench-latency bench-growth bench-stages check format docs migration lock sbom audit down clean
+.PHONY: help setup demo run test coverage interleavings mutations fuzz soak chaos bench bench-latency bench-growth bench-stages check format docs migration lock sbom audit down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +40,9 @@ run: $(READY) ## The same servers, and a worker in the foreground until Ctrl-C
 
 # Without arguments the files run side by side; what a few are chosen for is best seen in order.
 test: $(READY) ## The whole test suite, against real servers that it starts itself
+	@$(SERVERS) run -- $(BIN)/python -m pytest $(or $(args),-n 4)
+
+coverage: $(READY) ## The same, and which lines no test comes by; takes half as long again
 	@$(SERVERS) run -- $(BIN)/python -m pytest --cov --cov-report=term $(or $(args),-n 4)
 
 interleavings: $(READY) ## Random schedules of the worker against stand-ins: make interleavings examples=20000

@@ -51,7 +51,9 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     other's sessions, and no other's lab: of its database a server has only one.
     """
     if is_beside_others():
-        with PrivatePostgres(tmp_path_factory.mktemp("postgres")) as server:
+        # Nobody cuts its power; and to sync a database to disk is half of making one.
+        fast = {"fsync": "off"}
+        with PrivatePostgres(tmp_path_factory.mktemp("postgres"), settings=fast) as server:
             yield server.url
         server.remove()
     else:

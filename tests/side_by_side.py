@@ -16,6 +16,12 @@ from xdist.workermanage import WorkerController
 ALONE = frozenset({"tests/integration/test_lab_known_answer.py"})
 """Files that measure so exactly that nothing may run beside them."""
 
+MEASURING = tuple(
+    f"tests/integration/test_lab_{what}.py"
+    for what in ("service", "scenarios", "measure", "troubles")
+)
+"""Files that measure, too, but bear each other: next to last, when most has been done."""
+
 FIRST, LAST = ("chaos", "e2e"), ("benchmarks", "unit")
 """Folders: those with the longest files begin, so that all processes end at about one time."""
 
@@ -31,6 +37,8 @@ def place_in_line(nodeid: str) -> int:
     folder = path.parts[1]
     if str(path) in ALONE:
         return 100
+    if str(path) in MEASURING:
+        return 90 + MEASURING.index(str(path))
     if folder in FIRST:
         return FIRST.index(folder)
     return 50 + LAST.index(folder) if folder in LAST else 10
