@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import count, islice
 from random import Random
 
-UNUSABLE_EVERY, DUPLICATE_EVERY = 500, 100
+UNUSABLE_EVERY, DUPLICATE_EVERY = 1_000, 700
 """One message in so many is no usable command, or has come before."""
 LIVING = 1_000
 """Users that there are at once, at most."""
