@@ -80,7 +80,8 @@ async def test_the_snapshot_is_what_the_server_sees(
     assert now.oldest_waiter_seconds > 0
     assert pool.name == NAME
 
-    await asyncio.gather(*tasks)
+    # Those that waited may have waited for too long, where the machine has much else to do.
+    await asyncio.gather(*tasks, return_exceptions=True)
 
     async def rested() -> bool:
         return (await states(server)) == {"idle": 3}
@@ -168,12 +169,12 @@ async def test_a_broken_connection_is_counted_and_replaced(
 
 async def test_an_old_connection_is_recycled(empty_database: str) -> None:
     engine = make_engine(
-        DatabaseSettings.model_validate({"url": empty_database, "pool_recycle_seconds": 0.05})
+        DatabaseSettings.model_validate({"url": empty_database, "pool_recycle_seconds": 0.5})
     )
     meter = pool_of(engine).meter
     try:
         await sleep(engine, 0)
-        await asyncio.sleep(0.1)  # the age is what is tested
+        await asyncio.sleep(0.6)  # the age is what is tested
         await sleep(engine, 0)
         assert (meter.created, meter.closed, meter.recycled) == (2, 1, 1)
         assert meter.connect.count == 2
