@@ -57,7 +57,6 @@ class DeadLetters:
         self._taken = 0
         # A chunk each, in the order of the queue: its unsettled letters, by number, and their tags.
         self._held: dict[Channel, dict[int, int]] = {}
-        self._channel_of: dict[int, Channel] = {}
 
     async def read(self, most: int) -> AsyncGenerator[Letter]:
         """The letters from the oldest on, at most that many; each can be read once."""
@@ -105,7 +104,6 @@ class DeadLetters:
             assert message.delivery_tag is not None
             self._taken += 1
             held[self._taken] = message.delivery_tag
-            self._channel_of[self._taken] = channel
         return messages
 
     async def _close_settled(self) -> None:
@@ -115,12 +113,12 @@ class DeadLetters:
 
     async def settle(self, letter: Letter) -> None:
         """Take the letter away, for good."""
-        channel = self._channel_of[letter.number]
+        channel, held = next(it for it in self._held.items() if letter.number in it[1])
         try:
-            await channel.basic_ack(self._held[channel][letter.number])
+            await channel.basic_ack(held[letter.number])
         except FAILURES as error:
             raise lost(error) from error
-        del self._held[channel][letter.number], self._channel_of[letter.number]
+        del held[letter.number]
 
     async def give_back(self) -> None:
         """Return everything that was read and not settled, after taking the rest.
@@ -133,7 +131,7 @@ class DeadLetters:
         than 32 is carried out in any order by RabbitMQ 3.10 where the queue has a delivery limit.
         From 4.3 on this counts as a failed delivery; the limit of this queue leaves room for that.
         """
-        if not self._channel_of:
+        if not any(self._held.values()):
             return
         while (rest := min(self.count, MOST_READ) - self._taken) > 0:
             if not await self._take(min(rest, CHUNK)):
@@ -141,7 +139,6 @@ class DeadLetters:
         for channel, held in self._held.items():
             await self._end(channel, await self._ready() + len(held))
         self._held.clear()
-        self._channel_of.clear()
 
     async def _end(self, channel: Channel, ready: int) -> None:
         """Close a channel, and wait until so many letters are in nobody's hands."""
