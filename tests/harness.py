@@ -243,8 +243,12 @@ class Harness:
 
     async def dead_letters_so_far(self) -> list[Message]:
         """Take all dead letters that there are off their queue."""
-        queue = await self.channel.get_queue(f"{self.settings.namespace}.dead-letters")
-        there = await self.waiting("dead-letters")
+        return await self.taken_from("dead-letters")
+
+    async def taken_from(self, name: str) -> list[Message]:
+        """Everything that one of the worker's queues holds; it is empty then."""
+        queue = await self.channel.get_queue(f"{self.settings.namespace}.{name}")
+        there = queue.declaration_result.message_count or 0
         taken: list[Message] = []
 
         async def collect(message: AbstractIncomingMessage) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractIncomingMessage
 
 from tests.chaos.processes import WorkerProcess
 from tests.chaos.test_kill import check_events, check_rows, mixed_commands
@@ -162,26 +161,12 @@ async def test_commands_of_one_key_go_to_one_partition(partitioned: Harness) -> 
         await partitioned.publish({"key": key})
     seen: dict[str, set[str]] = defaultdict(set)
     for name in partitioned.partitions:
-        for key in await taken_from(partitioned, name):
-            seen[key].add(name)
+        for message in await partitioned.taken_from(name):
+            seen[message.json["key"]].add(name)
 
     assert len(seen) == 50
     assert {len(queues) for queues in seen.values()} == {1}
     assert len(set.union(*seen.values())) == PARTITIONS
-
-
-async def taken_from(harness: Harness, name: str) -> list[str]:
-    """The keys of everything in a queue, which is empty then."""
-    queue = await harness.channel.get_queue(f"{harness.settings.namespace}.{name}")
-    keys: list[str] = []
-
-    async def note(message: AbstractIncomingMessage) -> None:
-        keys.append(json.loads(message.body)["key"])
-
-    tag = await queue.consume(note, no_ack=True)
-    await eventually(lambda: len(keys) >= (queue.declaration_result.message_count or 0))
-    await queue.cancel(tag)
-    return keys
 
 
 async def test_the_plain_queue_is_served_too(partitioned: Harness) -> None:

@@ -96,9 +96,7 @@ async def test_pruning_forgets_nothing_within_the_retention(harness: Harness) ->
 async def test_a_backlog_is_not_held_in_memory(harness: Harness) -> None:
     async with harness.worker():
         pass
-    await asyncio.gather(
-        *(harness.publish({"id": f"{n}", "type": "user.paint"}) for n in range(500))
-    )
+    await harness.send_all({"id": f"{n}", "type": "user.paint"} for n in range(500))
     held: list[int] = []
     async with harness.worker(prefetch=20, lanes=1, group_size=5) as service:
 

@@ -231,10 +231,7 @@ async def test_frames_writes_and_tasks_of_a_full_queue(
     commands = 600  # fewer than would crowd the window
     async with harness.worker():  # declares the queue
         pass
-    for start in range(0, commands, 100):
-        await asyncio.gather(
-            *(harness.publish(create(f"u{number}")) for number in range(start, start + 100))
-        )
+    await harness.send_all(create(f"u{number}") for number in range(commands))
     with counted(monkeypatch) as (written, tasks):
         async with harness.worker():
             await harness.next_event(after=commands - 1, within=60)
@@ -256,17 +253,12 @@ async def test_a_dead_letter_costs_only_itself_and_not_those_that_are_answered_w
     commands, letters = 600, 30
     async with harness.worker():
         pass
-    for start in range(0, commands, 100):
-        await asyncio.gather(
-            *(
-                harness.publish(
-                    {"id": f"p{number}", "type": "user.paint"}
-                    if number % (commands // letters) == 0
-                    else create(f"u{number}")
-                )
-                for number in range(start, start + 100)
-            )
-        )
+    await harness.send_all(
+        {"id": f"p{number}", "type": "user.paint"}
+        if number % (commands // letters) == 0
+        else create(f"u{number}")
+        for number in range(commands)
+    )
     with counted(monkeypatch) as (written, tasks):
         async with harness.worker():
             await harness.next_event(after=commands - 1, within=60)
