@@ -42,7 +42,7 @@ run: $(READY) ## The same servers, and a worker in the foreground until Ctrl-C
 test: $(READY) ## The whole test suite, against real servers that it starts itself
 	@$(SERVERS) run -- $(BIN)/python -m pytest $(or $(args),-n 4)
 
-coverage: $(READY) ## The same, and which lines no test comes by; takes half as long again
+coverage: $(READY) ## The same, and which lines no test comes by; takes longer
 	@$(SERVERS) run -- $(BIN)/python -m pytest --cov --cov-report=term $(or $(args),-n 4)
 
 interleavings: $(READY) ## Random schedules of the worker against stand-ins: make interleavings examples=20000
