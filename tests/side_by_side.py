@@ -16,9 +16,12 @@ from xdist.workermanage import WorkerController
 ALONE = frozenset({"tests/integration/test_lab_known_answer.py"})
 """Files that measure so exactly that nothing may run beside them."""
 
-MEASURING = tuple(
-    f"tests/integration/test_{what}.py"
-    for what in ("lab_service", "lab_scenarios", "lab_measure", "lab_troubles", "pool")
+MEASURING = (
+    *(
+        f"tests/integration/test_{what}.py"
+        for what in ("lab_service", "lab_scenarios", "lab_measure", "lab_troubles", "pool")
+    ),
+    "tests/benchmarks/test_pool_cost.py",
 )
 """Files that measure, too, but bear each other: next to last, when most has been done."""
 
