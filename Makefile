@@ -54,7 +54,7 @@ mutations: $(READY) ## Break the code in known ways: the tests must notice each;
 fuzz: $(READY) ## Search for a message that the codec gets wrong: make fuzz minutes=30
 	@$(BIN)/python -m tests.fuzz --minutes $(or $(minutes),10) $(args)
 
-soak: $(READY) ## A day's worth of commands, what has grown, about an hour: make soak commands=1000000
+soak: $(READY) ## A day's worth of commands, what has grown, about half an hour: make soak commands=1000000
 	@$(SERVERS) run -- $(BIN)/python -m tests.soak --commands $(or $(commands),8640000) $(args)
 
 bench: $(READY) $(PEERS_READY) ## The worker beside its peers, about 5 minutes: make bench args="--rounds 9"

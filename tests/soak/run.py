@@ -1,4 +1,4 @@
-"""The run: a worker, commands as fast as it takes them, and a look at all that could grow."""
+"""The run: a worker, commands at a steady rate, and a look at all that could grow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from worker.settings import Settings
 
 AT_ONCE = 500
 MOST_WAITING = 20_000
-"""Commands that are on their way: more than a worker's prefetch, so that it never waits."""
+"""Commands that are on their way, should the worker not keep up with the rate."""
 PATIENCE_SECONDS = 60
 """Without a single event the run has failed."""
 
@@ -40,6 +40,9 @@ class Plan:
     retention_seconds: float
     stream_bytes: int
     sample_seconds: float
+    rate: float
+    """Commands a second, the same all along: what a table holds follows the rate, and by the speed
+    of the machine, which drifts, it would seem to grow."""
     vacuum: bool = False
     """Vacuum at each look, in a run that is shorter than autovacuum's minute."""
     seed: int = 1
@@ -124,9 +127,11 @@ async def _count_events(link: Link, exchange: str, found: Soaked) -> None:
 
 
 async def _publish(link: Link, exchange: str, plan: Plan, found: Soaked) -> None:
-    """Keep so many commands on their way until all are sent; then wait for the last events."""
+    """Send all at the rate of the plan, with so many on their way at most; wait for the events."""
     source: Iterator[bytes] = commands(seed=plan.seed)
+    began = time.monotonic()
     while link.published < plan.commands:
+        await asyncio.sleep(began + link.published / plan.rate - time.monotonic())
         bodies = some(source, min(AT_ONCE, plan.commands - link.published))
         link.send(exchange, "any", bodies)
         await link.confirmed()
