@@ -22,11 +22,12 @@ def found(
     endings: tuple[Ending, ...] = (),
     book: Book | None = None,
     anonymous: Book | None = None,
+    rate: float = 0,
     **late_after: float,
 ) -> dict[str, Any]:
     book = book or Book(stock=Stock([], 1))
     return result(
-        circumstances={"seed": 1, "minutes": 1.0, "workers": [1]},
+        circumstances={"seed": 1, "minutes": 1.0, "rate": rate, "workers": [1]},
         happened=happened,
         endings=endings,
         verdict=judge(book),
@@ -50,10 +51,12 @@ def test_a_run_in_which_all_went_well_is_good() -> None:
         {"happened": (Happened(1, "broker-kill", "worker-0", 0, 3, None, None),)},
         {"endings": (Ending("worker-0", 1, 1, False),)},
         {"happened": (Happened(1, "poison", "worker-0", 0, 3, 1, 1, None, "not convicted"),)},
+        {"happened": (Happened(1, "broker-kill", "worker-0", 0, 3, 1, 1, "no port", None),)},
+        {"rate": 1},
         {"book": Book(attempts=(Attempt("c1", "t", 0),), confirms=(Confirm("c1", 0),))},
         {"anonymous": Book(confirms=(Confirm("anonymous-1", 0),))},
     ],
-    ids=["late", "never", "died", "broken", "lost", "lost-without-id"],
+    ids=["late", "never", "died", "broken", "missed", "idle", "lost", "lost-without-id"],
 )
 def test_one_thing_that_is_wrong_is_enough(worse: dict[str, Any]) -> None:
     if "book" in worse:

@@ -17,6 +17,8 @@ from worker.testing.verdict import Verdict
 
 BACK_WITHIN_SECONDS = 10
 """Guarantee G6."""
+LEAST_SHARE = 0.25
+"""Of the messages that its rate asks for: a run that got fewer through proves little."""
 KINDS = ("lost", "duplicated", "reordered", "untrue", "stuck")
 SHOWN = 20
 _ANONYMOUS = re.compile(r"anonymous-[\w-]+")
@@ -110,14 +112,21 @@ def _without_id(book: Book, anonymous: Book) -> dict[str, Any]:
 
 
 def is_good(found: Mapping[str, Any]) -> bool:
-    """Whether nothing is wrong."""
+    """Whether nothing is wrong, and all was tried that was planned."""
     return not (
         any(found["commands"][kind] for kind in KINDS)
+        or found["faults"]["missed"]
+        or _is_idle(found)
         or found["recovery"]["late"]
         or found["without_id"]["lost"]
         or found["broken_promises"]
         or found["unexpected_endings"]
     )
+
+
+def _is_idle(found: Mapping[str, Any]) -> bool:
+    planned = found["rate"] * found["minutes"] * 60
+    return bool(found["commands"]["confirmed"] < LEAST_SHARE * planned)
 
 
 def in_words(found: Mapping[str, Any]) -> str:
@@ -136,6 +145,7 @@ def in_words(found: Mapping[str, Any]) -> str:
         f" {recovery['max_seconds']} s (longest)",
         *(f"late: {words}" for words in recovery["late"]),
         *(f"missed: {words}" for words in faults["missed"]),
+        *(["idle: too few commands for what the rate asks"] if _is_idle(found) else []),
         *(f"broken: {words}" for words in found["broken_promises"]),
         *(f"unexpected: {words}" for words in found["unexpected_endings"]),
         *(
