@@ -10,7 +10,7 @@ from alembic import command
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from worker.database.engine import alembic_config
+from worker.database.schema import alembic_config
 
 
 @asynccontextmanager

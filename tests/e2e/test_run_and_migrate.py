@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 
 from tests.e2e.commandline import CommandLine
 from tests.harness import Harness
-from worker.database.engine import alembic_config
+from worker.database.schema import alembic_config
 
 MIGRATIONS = Path(__file__).parents[2] / "alembic"
 READY = '"part": "commands", "event": "ready"'

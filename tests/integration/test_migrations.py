@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from structlog.testing import capture_logs
 
 from tests.harness import eventually
-from worker.database.engine import check_schema
+from worker.database.schema import check_schema
 from worker.errors import Misconfigured
 
 ROOT = Path(__file__).parents[2]

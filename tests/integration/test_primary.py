@@ -11,9 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.databases import execute
-from worker.database.engine import check_usable, make_engine
+from worker.database.engine import make_engine
 from worker.database.pool import pool_of
 from worker.database.primary import READ_ONLY
+from worker.database.schema import check_usable
 from worker.errors import Unreachable
 from worker.retry import Kind, classify, is_doubtful
 from worker.settings import DatabaseSettings

@@ -31,7 +31,7 @@ from worker.database.watch import DatabaseWatch
 from worker.errors import Unreachable
 from worker.service import Service
 from worker.settings import Settings
-from worker.telemetry.health import Part
+from worker.telemetry.readiness import Part
 
 _current: ContextVar[Process] = ContextVar("process")
 

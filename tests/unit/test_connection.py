@@ -23,7 +23,7 @@ from worker.broker import connection as connection_module
 from worker.broker.connection import explain, keep_connected
 from worker.errors import Misconfigured, Unreachable
 from worker.settings import BrokerSettings
-from worker.telemetry.health import Part
+from worker.telemetry.readiness import Part
 
 
 class Bench:

@@ -23,7 +23,7 @@ from worker.broker.wire import UNREADABLE_HEADER
 from worker.errors import Unreachable
 from worker.messages import Delivery
 from worker.settings import BrokerSettings
-from worker.telemetry.health import Part
+from worker.telemetry.readiness import Part
 
 # Of the default limit of 20 deliveries, half convicts, and a bit more than half of that isolates.
 ALONE_DELIVERIES = 6

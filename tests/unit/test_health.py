@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 
 from worker.errors import Misconfigured
-from worker.telemetry.health import Health, Part
+from worker.telemetry.health import Health
+from worker.telemetry.readiness import Part
 
 
 def test_a_part_is_not_ready_until_it_says_so() -> None:

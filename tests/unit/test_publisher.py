@@ -27,7 +27,7 @@ from worker.broker.publisher import Publisher
 from worker.broker.topology import Topology
 from worker.messages import Publication
 from worker.settings import BrokerSettings
-from worker.telemetry.health import Part
+from worker.telemetry.readiness import Part
 
 FRAME_MAX = 131_072
 """What RabbitMQ allows for one frame, and so for all properties of a message, by default."""

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from worker.supervisor.metrics import merge, merged_metrics
 from worker.telemetry.health import Health
-from worker.telemetry.metrics import Instrument, Reading
+from worker.telemetry.instruments import Instrument, Reading
 
 WAITS = Instrument("worker.waits", "counter", "{wait}", "How often.", ("why",))
 LANES = Instrument("worker.lanes", "gauge", "{lane}", "How many.")

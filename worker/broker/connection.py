@@ -32,7 +32,7 @@ from worker.broker.nodes import Nodes
 from worker.broker.wire import Intake, TolerantTransport
 from worker.errors import Misconfigured, Unreachable
 from worker.settings import BrokerSettings
-from worker.telemetry.health import Part
+from worker.telemetry.readiness import Part
 from worker.tls import mismatch, was_dropped
 
 log = structlog.get_logger(__name__)

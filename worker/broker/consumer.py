@@ -19,7 +19,7 @@ from worker.broker.shared import SharedSubscription
 from worker.broker.subscription import Take
 from worker.broker.tasks import first_of, together
 from worker.broker.topology import Topology
-from worker.telemetry.health import Part
+from worker.telemetry.readiness import Part
 
 
 class Consumer:

@@ -22,7 +22,7 @@ from worker.broker.partition import Partition
 from worker.broker.subscription import SUSPECT_DELIVERIES, Take
 from worker.broker.tasks import first_of, together
 from worker.broker.topology import Topology
-from worker.telemetry.metrics import Instrument, Reading
+from worker.telemetry.instruments import Instrument, Reading
 
 log = structlog.get_logger(__name__)
 

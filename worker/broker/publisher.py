@@ -37,7 +37,7 @@ from worker.broker.connection import (
 from worker.broker.frames import MAX_SHORT_STRING, can_frame
 from worker.broker.topology import Topology
 from worker.messages import Publication, new_id
-from worker.telemetry.health import Part
+from worker.telemetry.readiness import Part
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ import structlog
 
 from worker.broker.frames import MAX_SHORT_STRING
 from worker.messages import Envelope, new_id
-from worker.telemetry.metrics import Instrument, Reading
+from worker.telemetry.instruments import Instrument, Reading
 
 log = structlog.get_logger(__name__)
 

@@ -80,7 +80,8 @@ async def _demo(settings: Settings) -> None:
 @asynccontextmanager
 async def _worker(settings: Settings) -> AsyncIterator[None]:
     """A worker in this process, ready; stopped in order at the end."""
-    from worker.database.engine import check_schema, make_engine
+    from worker.database.engine import make_engine
+    from worker.database.schema import check_schema
     from worker.service import Service
 
     # A worker would wait for the database; a demo says at once what is missing.

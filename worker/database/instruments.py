@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from worker.database.meter import PoolMeter
 from worker.database.pool import FairPool, PoolSnapshot
 from worker.telemetry.histogram import Histogram
-from worker.telemetry.metrics import Instrument, Read, Reading
+from worker.telemetry.instruments import Instrument, Read, Reading
 
 POOL_NAME, STATE = "db.client.connection.pool.name", "db.client.connection.state"
 SYSTEM = "db.system.name"

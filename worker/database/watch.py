@@ -8,9 +8,10 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.backoff import RECONNECT
-from worker.database.engine import check_schema, check_usable, explain
+from worker.database.engine import explain
+from worker.database.schema import check_schema, check_usable
 from worker.errors import Misconfigured, Unreachable
-from worker.telemetry.health import Part
+from worker.telemetry.readiness import Part
 
 
 class DatabaseWatch:

@@ -31,8 +31,8 @@ from worker.lab.processes import runner
 from worker.lab.recorder import UNFINISHED, Window, WorkRecorder
 from worker.messages import Publication
 from worker.settings import BrokerSettings
-from worker.telemetry.health import Part
 from worker.telemetry.logging import configure_logging
+from worker.telemetry.readiness import Part
 
 FINISH_SECONDS = 2
 """How long events may still come once no more commands are published."""

@@ -7,55 +7,16 @@ GET /metrics  what is measured, for Prometheus (`metrics.py`)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import structlog
 from aiohttp import web
 
-from worker.messages import utc_now
 from worker.telemetry.listening import cannot_listen
 from worker.telemetry.metrics import Metrics
+from worker.telemetry.readiness import Part
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass
-class Part:
-    """One thing that must be well for the worker to be ready; not ready until first reported."""
-
-    name: str
-    reason: str | None = "not connected yet"
-    since: datetime = field(default_factory=utc_now)
-    has_been_ready: bool = False
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is well."""
-        return self.reason is None
-
-    def up(self) -> None:
-        """It is well from now on."""
-        if self.reason is not None:
-            log.info("ready", part=self.name)
-            self.reason, self.since = None, utc_now()
-            self.has_been_ready = True
-
-    def down(self, reason: str) -> None:
-        """It is not well, and why; says so once for each reason."""
-        if reason != self.reason:
-            log.warning("not ready", part=self.name, reason=reason)
-            if self.reason is None:
-                self.since = utc_now()
-            self.reason = reason
-
-    def as_json(self) -> dict[str, Any]:
-        """The part as `/readyz` shows it."""
-        state: dict[str, Any] = {"ready": self.ready, "since": self.since.isoformat()}
-        if self.reason is not None:
-            state["reason"] = self.reason
-        return state
 
 
 class Health:

@@ -1,15 +1,12 @@
 """`/metrics`: what the worker measures, for Prometheus to collect.
 
-An instrument has the name that OpenTelemetry's conventions give it, or one of ours in their manner.
-It is shown as their rules for Prometheus say: dots become underscores, durations are in seconds and
-end in `_seconds`, counters end in `_total`.
+Instruments are shown as OpenTelemetry's rules for Prometheus say: dots become underscores,
+durations are in seconds and end in `_seconds`, counters end in `_total`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -18,61 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from worker.telemetry.histogram import STANDARD_BOUNDS, Histogram
-
-Kind = Literal["gauge", "counter", "histogram"]
-Reading: TypeAlias = tuple[Mapping[str, str], float | Histogram]
-"""Attributes, and the value at this moment: a histogram for an instrument of that kind."""
-
-
-@dataclass(frozen=True, slots=True)
-class Instrument:
-    """One thing that is measured; `unit` is `s`, or in braces what is counted."""
-
-    name: str
-    kind: Kind
-    unit: str
-    meaning: str
-    attributes: tuple[str, ...] = ()
-
-    @property
-    def prometheus_name(self) -> str:
-        """Its name on the page."""
-        total = "_total" if self.kind == "counter" else ""
-        return underscored(self.name) + ("_seconds" if self.unit == "s" else "") + total
-
-    def family(self, readings: Iterable[Reading]) -> Metric:
-        """Its readings, as they are shown."""
-        name = self.prometheus_name
-        labels = [underscored(attribute) for attribute in self.attributes]
-        if self.kind == "histogram":
-            durations = HistogramMetricFamily(name, self.meaning, labels=labels)
-            for attributes, value in readings:
-                assert isinstance(value, Histogram)
-                durations.add_metric(self._values(attributes), _buckets(value), value.sum)
-            return durations
-        family = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
-        numbers = family(name, self.meaning, labels=labels)
-        for attributes, value in readings:
-            assert not isinstance(value, Histogram)
-            numbers.add_metric(self._values(attributes), value)
-        return numbers
-
-    def _values(self, attributes: Mapping[str, str]) -> Sequence[str]:
-        return [attributes[name] for name in self.attributes]
-
-
-def underscored(name: str) -> str:
-    """A dotted name in the letters that Prometheus allows."""
-    return name.replace(".", "_")
-
-
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    counts = zip(STANDARD_BOUNDS, histogram.up_to(), strict=True)
-    return [*((str(bound), count) for bound, count in counts), ("+Inf", histogram.count)]
-
-
-Read = Callable[[], Iterable[tuple[Instrument, Iterable[Reading]]]]
-"""Reads instruments; called for each visit of the page, so it must be quick."""
+from worker.telemetry.instruments import Instrument, Read, Reading, underscored
 
 
 class Metrics:
@@ -98,4 +41,31 @@ class _Collector:
         self._read = read
 
     def collect(self) -> Iterable[Metric]:
-        return [instrument.family(readings) for instrument, readings in self._read()]
+        return [_family(instrument, readings) for instrument, readings in self._read()]
+
+
+def _family(instrument: Instrument, readings: Iterable[Reading]) -> Metric:
+    """An instrument's readings, as they are shown."""
+    name, meaning = instrument.prometheus_name, instrument.meaning
+    labels = [underscored(attribute) for attribute in instrument.attributes]
+
+    def values(attributes: Mapping[str, str]) -> list[str]:
+        return [attributes[name] for name in instrument.attributes]
+
+    if instrument.kind == "histogram":
+        durations = HistogramMetricFamily(name, meaning, labels=labels)
+        for attributes, value in readings:
+            assert isinstance(value, Histogram)
+            durations.add_metric(values(attributes), _buckets(value), value.sum)
+        return durations
+    family = CounterMetricFamily if instrument.kind == "counter" else GaugeMetricFamily
+    numbers = family(name, meaning, labels=labels)
+    for attributes, value in readings:
+        assert not isinstance(value, Histogram)
+        numbers.add_metric(values(attributes), value)
+    return numbers
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    counts = zip(STANDARD_BOUNDS, histogram.up_to(), strict=True)
+    return [*((str(bound), count) for bound, count in counts), ("+Inf", histogram.count)]

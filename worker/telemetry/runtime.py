@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 
-from worker.telemetry.metrics import Instrument, Reading
+from worker.telemetry.instruments import Instrument, Reading
 
 TASKS = Instrument(
     "worker.event_loop.tasks",

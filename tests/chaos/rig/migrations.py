@@ -10,7 +10,7 @@ from pathlib import Path
 
 from alembic.script import ScriptDirectory
 
-from worker.database.engine import alembic_config
+from worker.database.schema import alembic_config
 
 _REVISION = '''"""Add a column that nobody uses."""
 
