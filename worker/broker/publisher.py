@@ -18,6 +18,7 @@ from aio_pika.abc import AbstractConnection
 from aiormq.channel import Channel
 from aiormq.exceptions import (
     AMQPError,
+    ChannelAccessRefused,
     ChannelInvalidStateError,
     DeliveryError,
     PublishError,
@@ -31,6 +32,7 @@ from worker.broker.connection import (
     answered_within,
     closed,
     is_blocked,
+    lacks_right,
     open_channel,
     refusal_of,
 )
@@ -57,7 +59,7 @@ class Publisher:
         self._connected = asyncio.Event()
         self._renew = asyncio.Event()
         self._blocked = False
-        self._refused = False
+        self._refusal: ChannelAccessRefused | None = None
         self._bursts: BurstChannel | None = None
         self._attempt_ids = count()
         self._prefix = new_id()
@@ -71,8 +73,12 @@ class Publisher:
         self._channel = await open_channel(connection)
         self._bursts = await open_bursts(connection)
         self._connected.set()
-        if not self._refused:
+        # A right that the account lacks shows only when it publishes: until something has been
+        # confirmed again, a new connection is no better than the one that was refused.
+        if self._refusal is None:
             self._part.up()
+        else:
+            self._part.down(str(lacks_right(self._refusal)))
         channels = [self._channel, *([self._bursts.channel] if self._bursts else [])]
         ends = [asyncio.ensure_future(closed(connection, channel)) for channel in channels]
         endings = [*ends, asyncio.ensure_future(self._renew.wait())]
@@ -81,11 +87,8 @@ class Publisher:
             tasks.append(asyncio.create_task(self._bursts.write()))
         try:
             await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
-            # A right that the account lacks shows only when it publishes: until something has been
-            # confirmed again, a new connection is no better than this one.
-            refusal = next(filter(None, map(refusal_of, channels)), None)
-            self._refused = refusal is not None
-            if refusal is not None:
+            if refusal := next(filter(None, map(refusal_of, channels)), None):
+                self._refusal = refusal
                 raise refusal
             reasons = [end.result() for end in ends if end.done()]
             raise AMQPError(reasons[0] if reasons else "messages were not accepted")
@@ -121,7 +124,8 @@ class Publisher:
             confirmed, fault = await self._publish_once(channel, rest)
             rest = rest[confirmed:]
             if fault is None:
-                if attempt and self._channel is channel and not self._blocked:
+                again, self._refusal = attempt or self._refusal, None
+                if again and self._channel is channel and not self._blocked:
                     self._part.up()
                 continue
             attempt = 1 if confirmed else attempt + 1
