@@ -1,5 +1,6 @@
 """A private cluster of RabbitMQ nodes, all on this machine."""
 
+import json
 import secrets
 import shutil
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from tests.servers import processes
+from tests.servers.errors import ServerError
 from tests.servers.private import PrivateServer
 from tests.servers.processes import Process
 from tests.servers.rabbitmq import PrivateRabbitMQ, accepts, epmd_command
@@ -67,9 +69,23 @@ class ClusterNode(PrivateRabbitMQ):
         return self.shared_epmd_port
 
     def await_others(self, seconds: int = 60) -> None:
-        """Return once every queue has its majority without this node."""
+        """Return once every queue and stream has its majority without this node."""
         arguments = ("await_online_quorum_plus_one", "--timeout", str(seconds))
         self.tool("rabbitmq-upgrade", *arguments, timeout=seconds + 10)
+        # Of streams RabbitMQ 3.10 does not ask that, and their replicas start after the node.
+        for stream, replicas in self._streams().items():
+            if not processes.until(lambda: self._running(stream) >= replicas, within=seconds):  # noqa: B023
+                raise ServerError(f"{stream} has not all of its {replicas} replicas yet.")
+
+    def _streams(self) -> dict[str, int]:
+        """The streams, and how many replicas each is to have."""
+        told = self.ctl("list_queues", "name", "type", "members", "--formatter", "json")
+        found = json.loads(told)
+        return {row["name"]: len(row["members"]) for row in found if row["type"] == "stream"}
+
+    def _running(self, stream: str) -> int:
+        told = self.tool("rabbitmq-streams", "stream_status", stream, "--formatter", "json")
+        return len(json.loads(told))
 
 
 @dataclass(frozen=True)

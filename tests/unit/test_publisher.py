@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, cast
 
 import pamqp.frame
@@ -321,6 +322,37 @@ async def test_a_confirm_that_never_comes_renews_the_connection() -> None:
 
     assert "".join(first.bodies).startswith("abc")
     assert "".join(second.bodies) == "bc"
+
+
+async def test_a_broker_that_may_only_be_slow_is_given_more_and_more_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publisher_module, "LEAST_PATIENCE_SECONDS", 0.02)
+    now = asyncio.get_running_loop().time
+    asked: dict[FakeChannel, float] = {}
+
+    def never_on(channel: FakeChannel) -> Reaction:
+        async def note(sent: Sent) -> None:
+            asked.setdefault(channel, now())
+            await never(sent)
+
+        return note
+
+    async def take_a_while(_: Sent) -> None:
+        await asyncio.sleep(0.03)
+
+    silent, slow = [FakeChannel() for _ in range(3)], FakeChannel()
+    for channel in silent:
+        channel.otherwise = never_on(channel)
+    slow.otherwise = take_a_while
+    bench = make_bench(*silent, slow, confirm_timeout_seconds=10)
+    await bench.publish(event("a"))
+
+    first, second = (after - before for before, after in pairwise(asked.values()))
+    assert first >= 0.02
+    assert second >= 0.04
+    assert slow.bodies == ["a"]
+    assert bench.publisher._patience >= 4 * 0.03, "the next burst of that size needs as long"
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, ChannelInvalidStateError])

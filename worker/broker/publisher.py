@@ -44,6 +44,11 @@ from worker.telemetry.readiness import Part
 log = structlog.get_logger(__name__)
 
 BLOCKED_CHECK_SECONDS = 1.0
+LEAST_PATIENCE_SECONDS = 3.0
+"""A broker that is well confirms within milliseconds; but RabbitMQ 3.10 may never confirm what it
+was sent while the leader of a stream moved to another node."""
+PATIENCE = 4
+"""So many times as long as the broker has just taken."""
 
 
 class Publisher:
@@ -54,7 +59,8 @@ class Publisher:
     ) -> None:
         self._topology = topology
         self._part = part
-        self._confirm_timeout_seconds = confirm_timeout_seconds
+        self._most_patience = confirm_timeout_seconds
+        self._be_patient(0)
         self._channel: Channel | None = None
         self._connected = asyncio.Event()
         self._renew = asyncio.Event()
@@ -188,13 +194,18 @@ class Publisher:
         While it blocks publishers it reads nothing: what was written waits there, and to write it
         again would only pile it up.
         """
-        unanswered = set(sends)
+        unanswered, now = set(sends), asyncio.get_running_loop().time
         while unanswered:
-            answered, unanswered = await asyncio.wait(
-                unanswered, timeout=self._confirm_timeout_seconds
-            )
-            if not answered and not self._blocked:
+            asked = now()
+            answered, unanswered = await asyncio.wait(unanswered, timeout=self._patience)
+            if answered:
+                self._be_patient(PATIENCE * (now() - asked))
+            elif not self._blocked:
                 return
+
+    def _be_patient(self, seconds: float) -> None:
+        """How long the broker may be silent from now on, within the bounds for that."""
+        self._patience = min(max(seconds, LEAST_PATIENCE_SECONDS), self._most_patience)
 
     async def _send(self, channel: Channel, publication: Publication) -> None:
         own = self._properties(publication)
@@ -236,7 +247,8 @@ class Publisher:
             self._renew.set()
         elif isinstance(fault, DeliveryError):
             self._part.down("the broker refuses messages: a queue is full, or its leader is lost")
-        elif isinstance(fault, TimeoutError) and not self._blocked:
+        elif isinstance(fault, TimeoutError) and not self._blocked and not self._renew.is_set():
+            self._be_patient(2 * self._patience)  # should it only be slow
             self._renew.set()
         if channel.is_closed:
             self._renew.set()
