@@ -380,11 +380,15 @@ async def test_a_publisher_gets_the_answer_that_it_asks_for(
     restricted: Harness, few: dict[str, Any], broker_accounts: PrivateRabbitMQ
 ) -> None:
     connection = await aio_pika.connect(broker_url_of(broker_accounts, "shop"))
-    answers: list[Any] = []
+    answers: list[AbstractIncomingMessage] = []
+
+    async def take(answer: AbstractIncomingMessage) -> None:
+        answers.append(answer)
+
     async with connection, restricted.worker(**few):
         channel = await connection.channel()
         replies = await channel.get_queue("amq.rabbitmq.reply-to", ensure=False)
-        await replies.consume(answers.append, no_ack=True)  # type: ignore[arg-type]
+        await replies.consume(take, no_ack=True)
         exchange = await channel.get_exchange(COMMANDS, ensure=False)
         body = b'{"type": "user.create", "data": {"username": "bo", "email": "bo@example.com"}}'
         await exchange.publish(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 from collections.abc import Iterator
 
+import asyncpg
 import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.fakes import turns
 from worker.telemetry.logging import _escape_control, configure_logging
 
 HOSTILE = "a\r\n2026-01-01 [info] forged\x1b[2J\x9b31m\u202e\u2028\x00"
@@ -152,6 +155,35 @@ def test_a_library_that_was_told_to_end_is_not_logged_with_its_traceback(
             logging.getLogger("library").exception("closing failed: %s", type(error).__name__)
 
     assert [json.loads(line)["event"] for line in lines(capsys)] == ["closing failed: OSError"]
+
+
+async def test_an_attempt_to_connect_that_is_given_up_is_not_logged(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At some moments asyncpg leaves a future with an error behind, which asyncio tells of."""
+    configure_logging(form="json")
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        for moment in range(20):
+            connecting = asyncio.create_task(
+                asyncpg.connect(host="127.0.0.1", port=port, user="ann")
+            )
+            await turns(moment)
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+        other = asyncio.get_running_loop().create_future()
+        other.set_exception(ConnectionError("another one"))
+        await turns(5)
+        del connecting, other
+        gc.collect()
+
+    events = [json.loads(line) for line in lines(capsys)]
+    assert ["another one" in event["exception"] for event in events] == [True]
 
 
 @given(st.text(max_size=50))

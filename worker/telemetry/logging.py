@@ -54,8 +54,8 @@ def configure_logging(*, level: str = "info", form: str = "auto") -> None:
             ],
         )
     )
-    # What a library reports of a task that was told to end is no error, and its traceback is long.
-    handler.addFilter(lambda record: not _is_cancellation(record))
+    # What a library reports of work that was told to end is no error, and its traceback is long.
+    handler.addFilter(lambda record: not _was_told_to_end(record))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # aiormq logs every lost connection with a traceback; the worker says the same in one line.
     for name in ("aiormq", "aio_pika"):
@@ -65,8 +65,12 @@ def configure_logging(*, level: str = "info", form: str = "auto") -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _is_cancellation(record: logging.LogRecord) -> bool:
-    return record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+def _was_told_to_end(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, ConnectionError):
+        # asyncpg's, of an attempt to connect that was given up; nobody is left to be told.
+        return record.name == "asyncio" and str(error) == "unexpected connection_lost() call"
+    return isinstance(error, asyncio.CancelledError)
 
 
 def _console() -> structlog.dev.ConsoleRenderer:
