@@ -20,7 +20,8 @@ from yarl import URL
 
 from tests.unit.fakes import NO_WAIT, until
 from worker.broker import connection as connection_module
-from worker.broker.connection import explain, keep_connected
+from worker.broker.connection import keep_connected
+from worker.broker.faults import explain
 from worker.errors import Misconfigured, Unreachable
 from worker.settings import BrokerSettings
 from worker.telemetry.readiness import Part

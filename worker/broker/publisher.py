@@ -28,14 +28,8 @@ from pamqp.commands import Basic
 from worker.backoff import RECONNECT
 from worker.broker import properties
 from worker.broker.burst import BurstChannel, open_bursts
-from worker.broker.connection import (
-    answered_within,
-    closed,
-    is_blocked,
-    lacks_right,
-    open_channel,
-    refusal_of,
-)
+from worker.broker.connection import answered_within, closed, is_blocked, open_channel, refusal_of
+from worker.broker.faults import lacks_right
 from worker.broker.frames import MAX_SHORT_STRING, can_frame
 from worker.broker.topology import Topology
 from worker.messages import Publication, new_id

@@ -24,14 +24,8 @@ from aiormq.exceptions import (
 )
 from pamqp.commands import Basic
 
-from worker.broker.connection import (
-    account_of,
-    closed,
-    connect,
-    is_blocked,
-    lacks_right,
-    open_channel,
-)
+from worker.broker.connection import account_of, closed, connect, is_blocked, open_channel
+from worker.broker.faults import lacks_right
 from worker.broker.properties import PERSISTENT
 from worker.broker.topology import Topology
 from worker.errors import Misconfigured, TimedOut, Unreachable
