@@ -144,6 +144,7 @@ class Service:
             keep_connected(
                 broker, f"{name} commands", self.health.part("commands"), self._consumer.serve
             ),
+            self._watch.keep_looking(),
             self._keep_pruned(),
         ]
         lanes = asyncio.create_task(self._lanes.run())

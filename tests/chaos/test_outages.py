@@ -14,6 +14,7 @@ from tests import probes
 from tests.harness import Harness, eventually
 from tests.servers.postgres import PrivatePostgres
 from tests.servers.rabbitmq import PrivateRabbitMQ
+from worker.database.watch import LOOK_SECONDS
 from worker.service import Service
 from worker.testing.proxy import COMMIT, Proxy
 
@@ -36,12 +37,12 @@ async def readiness(service: Service) -> dict[str, Any]:
         return body
 
 
-async def not_ready(service: Service, part: str) -> dict[str, Any]:
+async def not_ready(service: Service, part: str, *, within: float = 40) -> dict[str, Any]:
     async def look() -> dict[str, Any] | None:
         found = (await readiness(service))["parts"][part]
         return None if found["ready"] else found
 
-    return await eventually(look, within=40)
+    return await eventually(look, within=within)
 
 
 async def is_back(service: Service, since: float) -> None:
@@ -49,13 +50,15 @@ async def is_back(service: Service, since: float) -> None:
     assert time.monotonic() - since < BACK_WITHIN
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize(("how", "idle"), [("stop", True), ("kill", False)])
 async def test_commands_wait_while_the_database_is_down(
-    breakable: Harness, own_database: PrivatePostgres, how: str
+    breakable: Harness, own_database: PrivatePostgres, how: str, idle: bool
 ) -> None:
     async with breakable.worker() as service:
         await breakable.ask("user.create", data=user("before"))
         await asyncio.to_thread(getattr(own_database, how))
+        if idle:
+            await not_ready(service, "database", within=LOOK_SECONDS + 5)
         ids = [await breakable.send("user.create", data=user(f"u{n}")) for n in range(50)]
         found = await not_ready(service, "database")
         assert "PostgreSQL cannot be reached" in found["reason"]

@@ -118,6 +118,9 @@ class _Watch(DatabaseWatch):
     def __init__(self, engine: Any, part: Part, **_: object) -> None:
         super().__init__(engine, part)
 
+    async def keep_looking(self) -> None:
+        await _for_ever()
+
     async def _schema_is_in_order(self) -> None:
         await self._probe()
 

@@ -9,9 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.backoff import RECONNECT
 from worker.database.engine import explain
+from worker.database.pool import pool_of
 from worker.database.schema import check_schema, check_usable
 from worker.errors import Misconfigured, Unreachable
 from worker.telemetry.readiness import Part
+
+LOOK_SECONDS = 5.0
+"""Between the looks of a worker that has nothing to do."""
 
 
 class DatabaseWatch:
@@ -64,6 +68,15 @@ class DatabaseWatch:
         if self._waiting is None or self._waiting.done():
             self._waiting = asyncio.create_task(self._wait(reason))
         await asyncio.shield(self._waiting)
+
+    async def keep_looking(self) -> None:
+        """Look again and again, for ever, while nobody uses the database and would notice."""
+        await self.checked()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            # Behind work a look would only wait for a connection, and take that for an outage.
+            if not pool_of(self._engine).snapshot().in_use:
+                await self.is_well("while there was nothing to do")
 
     async def away_for(self, seconds: float) -> None:
         """Return once the database has been away that long."""
