@@ -22,7 +22,7 @@ from typing import Any
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
-from worker.testing.away import BROKER_AWAY
+from worker.testing.away import BROKER_AWAY, connect
 from worker.testing.book import Event, Pen, digest
 
 RECONNECT_SECONDS = 0.3
@@ -60,7 +60,7 @@ class Observer:
     def _observe(self) -> bool:
         """Observe until the connection ends; true if all is done."""
         try:
-            connection = pika.BlockingConnection(self._parameters)
+            connection = connect(self._parameters)
             try:
                 channel = connection.channel()
                 self._declare(channel)

@@ -22,6 +22,7 @@ from pika.channel import Channel
 from pika.exceptions import AMQPError
 from pika.spec import Basic
 
+from worker.testing.away import RESET_AT_ONCE
 from worker.testing.book import Attempt, Confirm, Pen
 
 RECONNECT_SECONDS = 0.3
@@ -142,7 +143,11 @@ class Publisher:
             )
             with self._changed:
                 self._connection = connection
-            connection.ioloop.start()
+            try:
+                connection.ioloop.start()
+            except RESET_AT_ONCE:
+                if self._channel is not None:
+                    raise
             with self._changed:
                 self._connection = self._channel = None
                 # First what went first: some of it may have arrived, none was confirmed.

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
-from worker.testing.away import BROKER_AWAY
+from worker.testing.away import BROKER_AWAY, connect
 from worker.testing.book import Attempt, Confirm, Pen
 
 Door = tuple[str, str]
@@ -19,7 +19,7 @@ Door = tuple[str, str]
 
 def on_channel(url: str, use: Callable[[BlockingChannel], object]) -> None:
     """Open a connection and a channel, use it, close it."""
-    connection = pika.BlockingConnection(parameters(url))
+    connection = connect(parameters(url))
     try:
         use(connection.channel())
     finally:

@@ -22,7 +22,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.chaos.rig.traffic import Sent, Traffic
-from worker.testing.away import BROKER_AWAY
+from worker.testing.away import BROKER_AWAY, connect
 from worker.testing.book import Attempt, Confirm, Pen
 
 STREAMS = 4
@@ -116,7 +116,7 @@ class Stream(threading.Thread):
     def _publish(self, sent: Sent, copies: int) -> None:
         """Raise unless the broker confirms it."""
         if self._connection is None:
-            self._connection = pika.BlockingConnection(self._parameters)
+            self._connection = connect(self._parameters)
             self._confirmed = self._connection.channel()
             self._confirmed.confirm_delivery()
             self._plain = self._connection.channel()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pika
 
 from tests.chaos.rig import amqp
-from worker.testing.away import BROKER_AWAY
+from worker.testing.away import BROKER_AWAY, connect
 from worker.testing.book import Pen
 from worker.testing.observer import read_event
 
@@ -24,7 +24,7 @@ def read_stream(url: str, events: str, book: Path) -> None:
     A message of our own marks the end; the observer takes it for an event that answers no command.
     """
     mark = uuid.uuid4().hex
-    connection = pika.BlockingConnection(amqp.parameters(url))
+    connection = connect(amqp.parameters(url))
     try:
         channel = connection.channel()
         channel.basic_qos(prefetch_count=500)
