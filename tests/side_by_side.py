@@ -19,11 +19,11 @@ ALONE = frozenset({"tests/integration/test_lab_known_answer.py"})
 MEASURING = (
     *(
         f"tests/integration/test_{what}.py"
-        for what in ("lab_service", "lab_scenarios", "lab_measure", "lab_troubles", "pool")
+        for what in ("lab_troubles", "lab_service", "lab_measure", "lab_scenarios", "pool")
     ),
     "tests/benchmarks/test_pool_cost.py",
 )
-"""Files that measure, too, but bear each other: next to last, when most has been done."""
+"""Files that measure, too, but bear each other: next to last, the longest first."""
 
 FIRST, LAST = ("chaos", "e2e"), ("benchmarks", "unit")
 """Folders: those with the longest files begin, so that all processes end at about one time."""
