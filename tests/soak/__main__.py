@@ -28,7 +28,7 @@ NAME = "soak.json"
 DAY = 8_640_000
 """Commands in 24 hours of 100 a second."""
 RATE = 4_500
-"""Commands a second that a worker keeps up with on two cores, which it shares with all the rest."""
+"""Commands a second: about what a worker can do on two cores, which it shares with all the rest."""
 LONG = Plan(DAY, retention_seconds=30, stream_bytes=200_000_000, sample_seconds=2, rate=RATE)
 SHORT = replace(LONG, retention_seconds=1.5, sample_seconds=0.25, vacuum=True)
 SHORT_COMMANDS = 100_000

@@ -1,4 +1,4 @@
-"""The run: a worker, commands at a steady rate, and a look at all that could grow."""
+"""The run: a worker, commands at a rate, and a look at all that could grow."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Plan:
     stream_bytes: int
     sample_seconds: float
     rate: float
-    """Commands a second, the same all along: what a table holds follows the rate, and by the speed
-    of the machine, which drifts, it would seem to grow."""
+    """Commands a second that are aimed at: what a table holds follows the rate, and as fast as the
+    machine goes, which drifts, it would seem to grow."""
     vacuum: bool = False
     """Vacuum at each look, in a run that is shorter than autovacuum's minute."""
     seed: int = 1
