@@ -20,7 +20,8 @@ from tests.servers.postgres import PrivatePostgres
 from tests.servers.rabbitmq import PrivateRabbitMQ
 from worker.broker.burst import BurstChannel
 from worker.broker.connection import connect
-from worker.database.engine import explain, make_engine
+from worker.database.engine import make_engine
+from worker.database.faults import explain
 from worker.errors import Misconfigured, Unreachable, WorkerError
 from worker.retry import Kind, classify
 from worker.settings import BrokerSettings, DatabaseSettings, Settings

@@ -178,7 +178,8 @@ async def open_sessions(settings: Settings) -> AsyncIterator[Sessions]:
     """Sessions with the database; what fails is told in a sentence, as by `explain`."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from worker.database.engine import explain, make_engine, make_sessions
+    from worker.database.engine import make_engine, make_sessions
+    from worker.database.faults import explain
 
     engine = make_engine(settings.database, name=f"{settings.namespace} ledger")
     try:

@@ -37,7 +37,8 @@ def migrate(
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from worker.database.engine import explain, make_engine
+    from worker.database.engine import make_engine
+    from worker.database.faults import explain
     from worker.database.schema import alembic_config
     from worker.errors import Misconfigured
 

@@ -12,14 +12,11 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from worker.database.faults import first_line, sqlstate
 from worker.database.meter import attach
 from worker.database.pool import FairPool, pool_of
 from worker.database.primary import follow
 from worker.database.tls import secure
-from worker.errors import Misconfigured, Unreachable
 from worker.settings import DatabaseSettings
-from worker.tls import mismatch
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -92,40 +89,3 @@ def make_sessions(engine: AsyncEngine) -> Sessions:
 def autocommit(engine: AsyncEngine) -> AsyncEngine:
     """The same engine and pool, but each statement is a transaction of its own."""
     return engine.execution_options(isolation_level="AUTOCOMMIT")
-
-
-def explain(error: BaseException, engine: AsyncEngine) -> Unreachable | Misconfigured:
-    """One sentence for a database that could not be used, without its password."""
-    where = make_url(engine.url).render_as_string(hide_password=True)
-    if (reason := mismatch(error)) is not None:
-        return Misconfigured(
-            f"PostgreSQL cannot be reached by TLS ({where}): {reason}. Look at port and "
-            "sslmode in WORKER_DATABASE__URL and at WORKER_DATABASE__TLS_CA_FILE, or mend its "
-            "certificate"
-        )
-    code = sqlstate(error)
-    match code:
-        case "28P01" | "28000":
-            return Misconfigured(
-                f"PostgreSQL refuses the account or its password ({where}): {first_line(error)}. "
-                "Set WORKER_DATABASE__URL to an account that may log in"
-            )
-        case "3D000":
-            return Misconfigured(
-                f"PostgreSQL has no such database ({where}). "
-                "Create it with `createdb`, or set WORKER_DATABASE__URL to one that exists"
-            )
-        case "42P01":
-            return Misconfigured(
-                f"The database has no such table ({where}): {first_line(error)}. "
-                "Bring the schema there with: worker migrate"
-            )
-        case "42501":
-            return Misconfigured(
-                f"The database account lacks a right ({where}): {first_line(error)}. "
-                "Grant it, or set WORKER_DATABASE__URL to an account that has it"
-            )
-    return Unreachable(
-        f"PostgreSQL cannot be reached ({where}): {first_line(error)}. "
-        "Start it, or set WORKER_DATABASE__URL"
-    )

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.database.base import Base
-from worker.database.engine import explain
+from worker.database.faults import explain
 from worker.errors import Misconfigured, Unreachable
 
 log = structlog.get_logger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.backoff import RECONNECT
-from worker.database.engine import explain
+from worker.database.faults import explain
 from worker.database.pool import pool_of
 from worker.database.schema import check_schema, check_usable
 from worker.errors import Misconfigured, Unreachable

@@ -20,8 +20,8 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from worker.database.engine import explain, make_engine
-from worker.database.faults import sqlstate
+from worker.database.engine import make_engine
+from worker.database.faults import explain, sqlstate
 from worker.errors import Misconfigured
 from worker.lab.observer import Limits, read_limits
 from worker.lab.tables import create_tables

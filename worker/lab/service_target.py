@@ -16,7 +16,8 @@ from worker.broker.connection import connect
 from worker.broker.sender import remove
 from worker.broker.topology import Topology
 from worker.database.base import Base
-from worker.database.engine import explain, make_engine
+from worker.database.engine import make_engine
+from worker.database.faults import explain
 from worker.database.schema import alembic_config
 from worker.errors import Unreachable
 from worker.lab.pieces import LabRow, registry_of
