@@ -142,10 +142,13 @@ async def test_servers_that_are_away_are_told_and_end_with_4(bare: CommandLine) 
 
 def _without_imports(result: Result) -> tuple[str, set[str]]:
     """What a command said, and which modules it imported."""
-    lines = result.err.splitlines(keepends=True)
-    imports = [line for line in lines if line.startswith("import time:")]
-    said = "".join(line for line in lines if not line.startswith("import time:"))
-    return said, {line.rpartition("|")[2].strip() for line in imports}
+    said, imported = "", set()
+    for line in result.err.splitlines(keepends=True):
+        if line.startswith("import time:"):
+            imported.add(line.rpartition("|")[2].strip())
+        else:
+            said += line
+    return said, imported
 
 
 async def test_an_unexpected_error_is_one_line_and_debug_shows_where(bare: CommandLine) -> None:

@@ -41,7 +41,7 @@ def main() -> int:
     """The exit code.
 
     0 if nothing was lost, doubled, untrue, out of order, stuck or too slow, and every planned fault
-    came about.
+    came about while commands flowed.
     """
     parsed = _parser().parse_args()
     unknown = set(parsed.only or ()) - FAULTS.keys()
