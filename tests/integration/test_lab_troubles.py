@@ -29,7 +29,7 @@ def scenario(*steps: dict[str, Any], rate: float, pool: int, **load: Any) -> Sce
             "load": {
                 "rate_per_second": rate,
                 "warm_up_seconds": 0.5,
-                "measure_seconds": 4,
+                "measure_seconds": 3,
                 **load,
             },
             "pool": {"pool_size": pool, "max_overflow": 0, "pool_timeout_seconds": 1},
@@ -92,15 +92,17 @@ async def test_a_pool_that_is_too_big(settings: Settings, tmp_path: Path) -> Non
     assert "Of 40 connections never more than" in found["pool-too-big"].words
 
 
-async def test_one_slow_query_in_a_hundred(settings: Settings, tmp_path: Path) -> None:
+async def test_one_slow_query_in_fifty(settings: Settings, tmp_path: Path) -> None:
     slow = {
         "kind": "query",
         "distribution": "bimodal",
         "seconds": 0.002,
         "slow_seconds": 0.6,
-        "slow_share": 0.01,
+        "slow_share": 0.02,
     }
-    found = await troubles_of(scenario(slow, rate=200, pool=4), settings, tmp_path)
+    # So few others that the slow ones take most of the time even where a busy machine makes each of
+    # them five times as long.
+    found = await troubles_of(scenario(slow, rate=100, pool=4), settings, tmp_path)
     assert "10 times the median" in found["slow-queries"].words
     assert "pool-too-small" not in found
 
