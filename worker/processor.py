@@ -18,6 +18,8 @@ from worker.backoff import Backoff
 from worker.codec import Codec
 from worker.database import ledger
 from worker.database.engine import Sessions
+from worker.database.faults import sqlstate
+from worker.database.frozen import LOCK_TIMEOUT, end_frozen
 from worker.errors import Refusal
 from worker.lone import LoneCreate
 from worker.messages import (
@@ -50,7 +52,8 @@ class Processor:
 
     `max_attempts` bounds the attempts at a command whose handler fails, `max_deliveries` those at
     one that, run alone, took the process down each time; `budget_seconds` is the age at which a
-    transaction takes no further command. `autocommit` is an engine for a create that comes alone;
+    transaction takes no further command. A session of another worker that holds a lock and has been
+    frozen for `frozen_seconds` is ended. `autocommit` is an engine for a create that comes alone;
     with none, it has a transaction like all others.
     """
 
@@ -64,6 +67,7 @@ class Processor:
         backoff: Backoff,
         max_deliveries: int,
         budget_seconds: float,
+        frozen_seconds: float = 30,
         autocommit: AsyncEngine | None = None,
     ) -> None:
         self._sessions = sessions
@@ -74,6 +78,7 @@ class Processor:
         self._backoff = backoff
         self._max_deliveries = max_deliveries
         self._budget_seconds = budget_seconds
+        self._frozen_seconds = frozen_seconds
 
     async def process(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The outcome of each job, in order. Never raises but when cancelled."""
@@ -161,6 +166,8 @@ class Processor:
 
     async def _recover(self, jobs: list[Job], fault: Exception, held: set[str]) -> list[Outcome]:
         kind = classify(fault)
+        if sqlstate(fault) == LOCK_TIMEOUT:
+            await end_frozen(self._sessions, after_seconds=self._frozen_seconds)
         suspect = any(job.losses >= SUSPECT_LOSSES for job in jobs)
         if len(jobs) > 1 and (kind is not Kind.OUTAGE or suspect):
             middle = len(jobs) // 2

@@ -90,6 +90,7 @@ class Service:
             # Before the broker's own limit, so that the end is told by an event.
             max_deliveries=settings.broker.delivery_limit // 2,
             budget_seconds=settings.group_budget_seconds,
+            frozen_seconds=settings.database.idle_in_transaction_timeout_seconds,
             autocommit=autocommit(self._engine),
         )
         self._lanes = Lanes(
