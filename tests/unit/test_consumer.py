@@ -336,6 +336,20 @@ async def test_a_stop_before_any_subscription_waits_for_nothing(bench: Bench) ->
     await asyncio.wait_for(bench.consumer.finish(), 5)
 
 
+async def test_a_stop_neither_takes_from_a_connection_that_comes_later_nor_waits_for_it(
+    bench: Bench,
+) -> None:
+    """The one before it broke while the rest was being finished."""
+    await asyncio.wait_for(bench.consumer.stop_taking(), 5)
+    serving = asyncio.create_task(bench.consumer.serve(cast(AbstractConnection, object())))
+    await turns()
+    await asyncio.wait_for(bench.consumer.finish(), 5)
+
+    assert bench.channel.calls == []
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
 async def test_a_stop_does_not_wait_for_a_connection_that_broke_meanwhile(bench: Bench) -> None:
     task = await bench.start()
     bench.channel.on_cancel = AMQPError("the link broke")

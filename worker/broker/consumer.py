@@ -54,10 +54,15 @@ class Consumer:
         self._idle.set()
 
     async def serve(self, connection: AbstractConnection) -> None:
-        """Take deliveries until the connection, a subscription or the service ends."""
+        """Take deliveries until the connection, a subscription or the service ends.
+
+        A connection that comes while the service stops is not taken from; the caller ends it.
+        """
         async with answered_within(self._topology.settings.connect_timeout_seconds):
             await self._topology.ensure(connection)
         await self._may_consume()
+        if self._stop.is_set():  # what came now would only go back
+            await asyncio.Event().wait()
         self._idle.clear()
         try:
             ended = await first_of(
