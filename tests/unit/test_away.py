@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pika
@@ -65,6 +70,36 @@ def test_a_publisher_outlives_a_socket_that_is_reset_at_once(tmp_path: Path) -> 
         with Publisher(url, "worker", tmp_path / "book") as publisher:
             for _ in range(2):
                 listener.accept()[0].close()
-            # It rests before it connects again: pika takes it ill to be stopped in a handshake.
             assert until(lambda: publisher._connection is None, within=10)
     assert ResetOnce.left == 0
+
+
+def test_a_publisher_can_be_stopped_in_any_part_of_a_handshake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to close while a handshake fails, pika raises an error of its own in that thread."""
+    monkeypatch.setattr("worker.testing.publisher.RECONNECT_SECONDS", 0.001)
+    moments = random.Random(1)
+    with hanging_up() as port:
+        for number in range(80):
+            url = f"amqp://guest:guest@127.0.0.1:{port}/"
+            publisher = Publisher(url, "worker", tmp_path / f"{number}").start()
+            time.sleep(moments.uniform(0, 0.02))  # the moment is what differs
+            publisher.stop()
+
+
+@contextmanager
+def hanging_up() -> Iterator[int]:
+    """The port of a listener that closes every connection as soon as it was made."""
+
+    def hang_up() -> None:
+        with suppress(OSError):  # the listener is closed
+            while True:
+                listener.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=hang_up)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import pika
 
+from worker.testing.away import connect
 from worker.testing.book import Book, Fault, Pen
 from worker.testing.proxy import Proxy
 from worker.testing.publisher import Publisher
@@ -212,7 +213,7 @@ class Chaos:
             process.wait()
 
     def _delete_queues(self) -> None:
-        connection = pika.BlockingConnection(pika.URLParameters(self._broker_url))
+        connection = connect(pika.URLParameters(self._broker_url))
         channel = connection.channel()
         for queue in command_queues(self.namespace, self._partitions):
             channel.queue_delete(queue)

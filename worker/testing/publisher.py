@@ -158,7 +158,10 @@ class Publisher:
                 time.sleep(RECONNECT_SECONDS)
 
     def _opened(self, connection: pika.SelectConnection) -> None:
-        connection.channel(on_open_callback=self._channel_opened)
+        if self._stopping:
+            connection.close()
+        else:
+            connection.channel(on_open_callback=self._channel_opened)
 
     def _channel_opened(self, channel: Channel) -> None:
         self._tag = 0
@@ -224,9 +227,10 @@ class Publisher:
             self._send()
 
     def _close(self) -> None:
-        connection = self._connection
-        if connection is not None and not (connection.is_closing or connection.is_closed):
-            connection.close()
+        # pika fails where it is told to close in the middle of a handshake. `_opened` closes then;
+        # or the handshake itself comes to nothing, within the seconds that it is given.
+        if self._connection is not None and self._connection.is_open:
+            self._connection.close()
 
     def _ended(self, connection: pika.SelectConnection, _: object) -> None:
         connection.ioloop.stop()

@@ -14,6 +14,7 @@ import asyncpg
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
+from worker.testing.away import connect
 from worker.testing.book import Entry, Ledger, Letter, Pen, Row, Seed, Stock, Waiting
 
 SILENT_SECONDS = 10
@@ -100,7 +101,7 @@ def _browse(
     broker_url: str, queue: str, look: Callable[[BlockingChannel, str], Iterator[_Message]]
 ) -> list[_Message]:
     """Look at every message; with the end of the connection all return to the queue."""
-    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    connection = connect(pika.URLParameters(broker_url))
     try:
         return list(look(connection.channel(), queue))
     finally:
