@@ -21,14 +21,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from worker.errors import Misconfigured
-from worker.setting_names import misspelt, no_such
-from worker.setting_types import (
-    RULES_EXAMPLE,
-    AuthoritiesFile,
-    CertificateFile,
-    KeyFile,
-    Rules,
-)
+from worker.setting_faults import explain_text, explain_value
+from worker.setting_names import misspelt
+from worker.setting_types import AuthoritiesFile, CertificateFile, KeyFile, Rules
 from worker.tls import TlsFiles
 from worker.urls import check_broker, check_database, split, tls_mode
 
@@ -304,45 +299,10 @@ def load_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        lines = [_explain(dict(fault)) for fault in error.errors()]
+        lines = [explain_value(dict(fault), Settings) for fault in error.errors()]
         raise Misconfigured("\n".join(lines)) from None
     except SettingsError as error:
-        if '"authorization"' in str(error):
-            raise Misconfigured(
-                f"WORKER_AUTHORIZATION: is not JSON; it must look like {RULES_EXAMPLE}"
-            ) from None
-        # A section that is given whole, and is not JSON.
-        raise Misconfigured(
-            f"WORKER_{_section_of(error)}: must not be set as a whole; set its parts, such as "
-            f"WORKER_{_section_of(error)}__URL"
-        ) from None
+        raise Misconfigured(explain_text(error, Settings)) from None
     if lines := list(misspelt(Settings)):
         raise Misconfigured("\n".join(lines))
     return settings
-
-
-def _section_of(error: SettingsError) -> str:
-    names = [name for name in _SECTIONS if f'"{name}"' in str(error)]
-    return names[0].upper() if names else "…"
-
-
-def _explain(fault: dict[str, object]) -> str:
-    loc = fault["loc"]
-    assert isinstance(loc, tuple)
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    if not loc:
-        return message
-    name = "WORKER_" + "__".join(str(part).upper() for part in loc)
-    # What may be an address or a password is not shown.
-    secret = loc[-1] == "url" or fault["type"] == "extra_forbidden" or loc[-1] in _SECTIONS
-    value = (
-        ""
-        if secret or fault["input"] is None or "://" in str(fault["input"])
-        else f"={fault['input']!r}"
-    )
-    if fault["type"] == "extra_forbidden":
-        message = no_such(name, Settings)
-    return f"{name}{value}: {message}"
-
-
-_SECTIONS = ("broker", "database", "health")

@@ -1,4 +1,4 @@
-"""The AMQP properties of a delivery, read from the bytes of its content header.
+"""The AMQP properties of a delivery, read from the bytes of its content header, and of what leaves.
 
 pamqp decodes every property into an object; a command needs seven of them. What is not needed is
 stepped over, and decoded only where a dead letter takes all of it along.
@@ -9,13 +9,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from pamqp import decode
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
+from worker.broker.frames import MAX_SHORT_STRING
 from worker.broker.wire import UNREADABLE_HEADER, unreadable
+from worker.messages import Publication
 
 _FIRST = 14
 """Where the properties begin: after class, weight, body size and flags."""
@@ -120,6 +123,23 @@ def all_of(original: Basic.Properties | bytes) -> Basic.Properties:
     except Exception:  # what came undecodable is not taken along
         return Basic.Properties()
     return header.properties
+
+
+def of(publication: Publication) -> Basic.Properties:
+    """What a message leaves with; a copy leaves with what its original came with."""
+    if publication.copy_of is not None:
+        return copy_of(publication.copy_of, publication.headers)
+    correlation = publication.correlation_id
+    if correlation is not None and len(correlation.encode()) > MAX_SHORT_STRING:
+        correlation = None  # it stands in the event, too
+    return Basic.Properties(
+        content_type=publication.content_type,
+        message_type=publication.type,
+        correlation_id=correlation,
+        headers=dict(publication.headers),
+        timestamp=datetime.now(UTC),
+        delivery_mode=PERSISTENT,
+    )
 
 
 def copy_of(source: Basic.Properties | bytes, headers: Mapping[str, Any]) -> Basic.Properties:

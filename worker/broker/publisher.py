@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from itertools import count
 from weakref import WeakValueDictionary
 
@@ -30,7 +29,7 @@ from worker.broker import properties
 from worker.broker.burst import BurstChannel, open_bursts
 from worker.broker.connection import answered_within, closed, is_blocked, open_channel, refusal_of
 from worker.broker.faults import lacks_right
-from worker.broker.frames import MAX_SHORT_STRING, can_frame
+from worker.broker.frames import can_frame
 from worker.broker.topology import Topology
 from worker.messages import Publication, new_id
 from worker.telemetry.readiness import Part
@@ -202,7 +201,7 @@ class Publisher:
         self._patience = min(max(seconds, LEAST_PATIENCE_SECONDS), self._most_patience)
 
     async def _send(self, channel: Channel, publication: Publication) -> None:
-        own = self._properties(publication)
+        own = properties.of(publication)
         if publication.copy_of is None:
             own.message_id = f"{self._prefix}-{next(self._attempt_ids)}"
             await self._send_with(channel, publication, own)
@@ -256,18 +255,3 @@ class Publisher:
             elif self._blocked:
                 self._part.up()
             self._blocked = blocked
-
-    def _properties(self, publication: Publication) -> Basic.Properties:
-        if publication.copy_of is not None:
-            return properties.copy_of(publication.copy_of, publication.headers)
-        correlation = publication.correlation_id
-        if correlation is not None and len(correlation.encode()) > MAX_SHORT_STRING:
-            correlation = None  # it stands in the event, too
-        return Basic.Properties(
-            content_type=publication.content_type,
-            message_type=publication.type,
-            correlation_id=correlation,
-            headers=dict(publication.headers),
-            timestamp=datetime.now(UTC),
-            delivery_mode=properties.PERSISTENT,
-        )

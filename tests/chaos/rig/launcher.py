@@ -142,7 +142,7 @@ def install_clock(control: Control) -> None:
     _replace("time", "time_ns", lambda: real_ns() + round(offset() * 1e9))
     _replace("worker.messages", "time_ns", time.time_ns)
     _replace("worker.messages", "datetime", Shifted)
-    _replace("worker.broker.publisher", "datetime", Shifted)
+    _replace("worker.broker.properties", "datetime", Shifted)
 
 
 def _replace(module: str, name: str, value: object) -> None:
