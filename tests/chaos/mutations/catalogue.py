@@ -477,6 +477,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         witnesses=("unit/test_retry.py::test_a_fault_is_known_by_its_sqlstate",),
     ),
     Mutation(
+        name="let a frozen worker keep its locks",
+        breaks="commands that wait for a worker that froze in a statement are dead-lettered",
+        guarantee="G5",
+        changes=(
+            change("processor.py", "if sqlstate(fault) == LOCK_TIMEOUT:", "if False:", depth=8),
+        ),
+        witnesses=(
+            "integration/test_frozen.py::test_its_session_is_ended_and_the_command_carried_out",
+        ),
+    ),
+    Mutation(
         name="leak a connection",
         breaks="a transaction that fails keeps its connection, and its locks",
         guarantee="G8",
