@@ -179,7 +179,8 @@ class DatabaseSettings(_TlsSection):
     )
     idle_in_transaction_timeout_seconds: Seconds = Field(
         30,
-        description="Age of an idle transaction at which the server ends it. Less than "
+        description="Age of an idle transaction at which the server ends it, or, where its client "
+        "froze in the middle of a statement, the worker that waits for its locks. Less than "
         "`WORKER_MAX_ATTEMPTS` lock timeouts, so that the locks of a worker that froze cost others "
         "no command.",
     )

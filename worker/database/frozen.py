@@ -25,7 +25,7 @@ LOCK_TIMEOUT = "55P03"  # lock_not_available
 # means.
 _END = text("""
 SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
-WHERE datname = current_database() AND usename = current_user
+WHERE datname = current_database() AND usename = session_user
   AND application_name = current_setting('application_name')
   AND state = 'active' AND wait_event = 'ClientRead'
   AND state_change < clock_timestamp() - make_interval(secs => :seconds)
