@@ -43,12 +43,13 @@ def place(broker_url: str, server_url: str, template_database: str) -> Place:
     return Place(broker_url, server_url, template_database)
 
 
-# As many as take some ticks of the clock by which the system counts CPU time: 10 ms each.
-@pytest.mark.parametrize(("name", "commands"), [("worker-change", 1_000), ("nothing", 3_000)])
+# Of fewer, the contender may be through with all before a busy machine lets the observer see the
+# first events, from which on CPU time is counted.
+@pytest.mark.parametrize("name", ["worker-change", "nothing"])
 async def test_each_command_is_answered_once_and_the_rate_is_counted(
-    place: Place, name: str, commands: int
+    place: Place, name: str
 ) -> None:
-    run = await drain(CONTENDERS[name], place, commands=commands, seed=1)
+    run = await drain(CONTENDERS[name], place, commands=10_000, seed=1)
     assert run.tally == Tally()
     assert run.rate > 20
     if sys.platform == "linux":
