@@ -16,8 +16,8 @@ import aio_pika
 import asyncpg
 import pika
 from aio_pika.abc import AbstractIncomingMessage
-from sqlalchemy import make_url
 
+from tests.databases import dsn
 from worker.service import Service
 from worker.settings import Settings
 
@@ -105,15 +105,12 @@ class Harness:
         self._subscribed = False
 
     async def __aenter__(self) -> Self:
-        url = self.settings.broker.urls[0]
-        self.connection = await aio_pika.connect(url)
+        self.connection = await aio_pika.connect(self.settings.broker.urls[0])
         self._stack.push_async_callback(self.connection.close)
         self._stack.push_async_callback(self._delete_topology)
         self.channel = await self.connection.channel(on_return_raises=True)
-        dsn = make_url(self.settings.database.url.get_secret_value()).set(drivername="postgresql")
-        self.pool = await asyncpg.create_pool(
-            dsn.render_as_string(hide_password=False), min_size=0, max_size=4
-        )
+        url = dsn(self.settings.database.url.get_secret_value())
+        self.pool = await asyncpg.create_pool(url, min_size=0, max_size=4)
         self._stack.push_async_callback(self.pool.close)
         return self
 

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-from sqlalchemy import make_url
 
+from tests.databases import dsn
 from worker.lab.director import Bench, measure
 from worker.lab.observer import postmaster_pid
 from worker.lab.place import Place, open_place
@@ -75,8 +75,7 @@ def one_step(step: dict[str, Any], *changes: str, seconds: float = 2.5) -> Scena
 
 async def rows(url: str, query: str, *arguments: Any) -> list[Any]:
     """What the server says, on a connection of the test's own."""
-    dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = await asyncpg.connect(dsn)
+    connection = await asyncpg.connect(dsn(url))
     try:
         return [tuple(row) for row in await connection.fetch(query, *arguments)]
     finally:

@@ -5,12 +5,11 @@ What may be an address or a password is not shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from pydantic import BaseModel
 from pydantic_settings import BaseSettings, SettingsError
 
-from worker.setting_names import PREFIX, no_such
+from worker.setting_names import PREFIX, no_such, sections
 from worker.setting_types import RULES_EXAMPLE
 
 
@@ -23,7 +22,7 @@ def explain_value(fault: Mapping[str, object], settings: type[BaseSettings]) -> 
         return message
     name = PREFIX + "__".join(str(part).upper() for part in loc)
     unknown = fault["type"] == "extra_forbidden"
-    secret = loc[-1] == "url" or unknown or loc[-1] in _sections(settings)
+    secret = loc[-1] == "url" or unknown or loc[-1] in sections(settings)
     hidden = secret or fault["input"] is None or "://" in str(fault["input"])
     value = "" if hidden else f"={fault['input']!r}"
     return f"{name}{value}: {no_such(name, settings) if unknown else message}"
@@ -34,15 +33,9 @@ def explain_text(error: SettingsError, settings: type[BaseSettings]) -> str:
     if '"authorization"' in str(error):
         return f"{PREFIX}AUTHORIZATION: is not JSON; it must look like {RULES_EXAMPLE}"
     # A section that is given whole.
-    found = (name for name in _sections(settings) if f'"{name}"' in str(error))
+    found = (name for name in sections(settings) if f'"{name}"' in str(error))
     section = next(found, "…").upper()
     return (
         f"{PREFIX}{section}: must not be set as a whole; set its parts, such as "
         f"{PREFIX}{section}__URL"
     )
-
-
-def _sections(settings: type[BaseSettings]) -> Iterator[str]:
-    for name, field in settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield name

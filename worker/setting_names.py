@@ -42,9 +42,20 @@ def closest(name: str, settings: type[BaseSettings]) -> str | None:
     return PREFIX + close[0] if close else None
 
 
-def _names(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _names(field.annotation, f"{prefix}{name.upper()}__")
+def sections(settings: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """The fields that hold settings of their own, such as `broker`."""
+    found = {name: field.annotation for name, field in settings.model_fields.items()}
+    return {
+        name: kind
+        for name, kind in found.items()
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+    }
+
+
+def _names(settings: type[BaseModel], prefix: str = PREFIX) -> Iterator[str]:
+    inner = sections(settings)
+    for name in settings.model_fields:
+        if name in inner:
+            yield from _names(inner[name], f"{prefix}{name.upper()}__")
         else:
             yield prefix + name.upper()

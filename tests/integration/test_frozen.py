@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
-from sqlalchemy import make_url
 
+from tests.databases import dsn
 from tests.harness import Harness, eventually
 
 ANN = {"username": "ann", "email": "ann@example.com"}
@@ -20,10 +20,9 @@ async def frozen(harness: Harness, name: str) -> AsyncIterator[int]:
 
     PostgreSQL calls it active, so that no limit of its own ends it.
     """
-    url = make_url(harness.settings.database.url.get_secret_value())
-    dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    url = dsn(harness.settings.database.url.get_secret_value())
     limits = {"idle_in_transaction_session_timeout": "100", "statement_timeout": "100"}
-    connection = await asyncpg.connect(dsn, server_settings={"application_name": name, **limits})
+    connection = await asyncpg.connect(url, server_settings={"application_name": name, **limits})
     try:
         await connection.execute("BEGIN")
         await connection.execute("UPDATE users SET rating = 1 WHERE username = 'ann'")

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from aio_pika.abc import AbstractConnection
@@ -22,11 +21,10 @@ from aiormq.exceptions import (
     DeliveryError,
     PublishError,
 )
-from pamqp.commands import Basic
 
+from worker.broker import properties
 from worker.broker.connection import account_of, closed, connect, is_blocked, open_channel
 from worker.broker.faults import lacks_right
-from worker.broker.properties import PERSISTENT
 from worker.broker.topology import Topology
 from worker.errors import Misconfigured, TimedOut, Unreachable
 from worker.messages import Publication
@@ -72,26 +70,19 @@ class Sender:
         With `copy_of`, its properties are sent as they are. Raises `Misconfigured` when no
         queue takes the message, `Unreachable` when the broker does not confirm it.
         """
-        properties = publication.copy_of
-        if properties is None:
-            properties = Basic.Properties(
-                content_type=publication.content_type,
-                message_type=publication.type,
-                correlation_id=publication.correlation_id,
-                reply_to=reply_to,
-                headers=dict(publication.headers),
-                timestamp=datetime.now(UTC),
-                delivery_mode=PERSISTENT,
-            )
+        own = publication.copy_of
+        if own is None:
+            own = properties.of(publication)
+            own.reply_to = reply_to
         # Who sends it, be it for the second time: the broker knows no other.
-        properties.user_id = self._user_id
+        own.user_id = self._user_id
         try:
             await unless_closed(
                 self._channel.basic_publish(
                     publication.body,
                     exchange=publication.exchange,
                     routing_key=publication.routing_key,
-                    properties=properties,
+                    properties=own,
                     mandatory=True,
                     timeout=self._confirm_timeout_seconds,
                     wait=False,
