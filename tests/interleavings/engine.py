@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
@@ -25,17 +25,13 @@ class Sessions:
     async def begin(self) -> AsyncIterator[Session]:
         """A transaction that is committed at the end, or rolled back."""
         session = Session(self._database, self._client)
-        try:
-            yield session
-            await session.commit()
-        except Exception:
-            await session.roll_back()
-            raise
-        except BaseException:  # cancelled: the connection is given up, as SQLAlchemy does
-            session.link.cut(arriving=session.link.under_way)
-            raise
-        finally:
-            session.leave()
+        with _done_with(session):
+            try:
+                yield session
+                await session.commit()
+            except Exception:
+                await session.roll_back()
+                raise
 
 
 class Autocommit:
@@ -50,15 +46,25 @@ class Autocommit:
         """A connection whose statements commit by themselves."""
         session = Session(self._database, self._client, autocommit=True)
         session.open()
-        try:
+        with _done_with(session):
             yield LoneConnection(session)
-        except Exception:
-            raise
-        except BaseException:  # cancelled, as above
-            session.link.cut(arriving=session.link.under_way)
-            raise
-        finally:
-            session.leave()
+
+
+@contextmanager
+def _done_with(session: Session) -> Iterator[None]:
+    """Leave it in the end.
+
+    Who is cancelled gives the connection up, as SQLAlchemy does, be it while it rolls back.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        session.link.cut(arriving=session.link.under_way)
+        raise
+    finally:
+        session.leave()
 
 
 class LoneConnection(AsyncConnection):

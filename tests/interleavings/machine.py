@@ -18,8 +18,6 @@ from tests.interleavings.verdict import Record
 from worker.broker.topology import Topology
 from worker.settings import Settings
 
-MAX_SIMULATED_SECONDS = 3_600
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -192,6 +190,8 @@ class Machine:
 
     def _ended(self, process: Process) -> None:
         """A process has ended: its parent starts another one."""
+        if self.world.is_over:
+            return
         self.processes.remove(process)
         task = process.task
         if task.done() and not task.cancelled() and task.exception():

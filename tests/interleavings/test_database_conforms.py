@@ -151,6 +151,31 @@ async def test_who_is_cancelled_leaves_nothing(store: Store) -> None:
 
 
 @conforms
+async def test_who_is_cancelled_while_rolling_back_lets_go_of_its_locks(store: Store) -> None:
+    wrote = asyncio.Event()
+
+    async def write() -> None:
+        async with store.begin() as session:
+            await store.apply(session, "a")
+            wrote.set()
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            rolling_back = asyncio.current_task()
+            assert rolling_back is not None
+            asyncio.get_running_loop().call_soon(rolling_back.cancel)
+            raise Undone
+
+    async def wait() -> int:
+        await wrote.wait()
+        return await store.count("a")
+
+    waiting = asyncio.ensure_future(wait())
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.ensure_future(write())
+    assert await waiting == 0
+
+
+@conforms
 async def test_a_lost_connection_is_an_outage_and_nothing_is_done(store: Store) -> None:
     async def lose() -> None:
         async with store.begin() as session:

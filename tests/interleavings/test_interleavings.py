@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
+from tests.interleavings import schedule
 from tests.interleavings.conftest import SCHEDULES, schedules
 from tests.interleavings.machine import FAULTS, Machine
 
@@ -79,3 +81,12 @@ def test_a_schedule_with_no_choices_is_an_ordinary_one() -> None:
     assert machine.run() == []
     ordinary = {"sent", "delivered", "created alone", "published", "acknowledged"}
     assert machine.world.happened.keys() <= ordinary
+
+
+def test_a_schedule_that_does_not_end_says_so_and_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(schedule, "MAX_STEPS", 60)
+    complaints = Machine(Random(0).randbytes(BYTES)).run()
+    assert any("no end after 60 steps" in complaint for complaint in complaints)
+    gc.collect()  # tasks that it left would be told of, each with a traceback, after its story
