@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from xdist.remote import Producer
 
 from tests.databases import fresh_database, migrate
@@ -23,6 +24,16 @@ from tests.side_by_side import SideBySide, is_beside_others, place_in_line
 from worker.settings import Settings
 
 os.environ.setdefault("WORKER_LOG_FORMAT", "json")
+# A worker within a test logs as it does outside, with plain tracebacks: a pretty one takes seconds,
+# in which the worker does nothing else.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
+)
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly
