@@ -19,8 +19,9 @@ from worker.backoff import Backoff
 from worker.database import ledger
 from worker.database.engine import Sessions
 from worker.database.ledger import Entry, LedgerRace
+from worker.failures import MAX_LOSSES, SUSPECT_LOSSES
 from worker.messages import Answer, Command, DeadLetter, Done, Held, Job, Outcome, Refused, Retry
-from worker.processor import MAX_LOSSES, SUSPECT_LOSSES, Processor, _distinct
+from worker.processor import Processor, _distinct
 from worker.transaction import REDRIVE_HEADER
 
 CODEC = make_codec()
@@ -105,7 +106,7 @@ class Rig(Processor):
         self.transactions: list[list[Job]] = []
         self.room = 1_000_000
 
-    async def _transact(self, jobs: Sequence[Job]) -> list[Outcome]:
+    async def _transact(self, jobs: Sequence[Job], *, briefly: bool = False) -> list[Outcome]:
         self.transactions.append(list(jobs))
         ids = [job.envelope.id for job in jobs if job.envelope.id is not None]
         assert len(set(ids)) == len(ids), "one id twice in a transaction"
@@ -414,7 +415,7 @@ def test_distinct_takes_what_comes_before_the_first_duplicate(ids: str, first: i
 
 async def test_cancelling_is_not_caught() -> None:
     class Hanging(Rig):
-        async def _transact(self, jobs: Sequence[Job]) -> list[Outcome]:
+        async def _transact(self, jobs: Sequence[Job], *, briefly: bool = False) -> list[Outcome]:
             await asyncio.Event().wait()
             return []
 

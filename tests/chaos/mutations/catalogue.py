@@ -8,6 +8,8 @@ INTERLEAVINGS = "interleavings/test_interleavings.py::test_the_guarantees_hold_a
 
 _TRANSACTION = """
 async with self._sessions.begin() as session:
+    if briefly:
+        await wait_briefly(session)
     transaction = Transaction(
         session, self._registry, self._outcomes, self._budget_seconds, trust=trust
     )
@@ -292,7 +294,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         changes=(
             change(
                 "processor.py",
-                "held.add(jobs[0].key)",
+                "course.held.add(jobs[0].key)",
                 "pass",
                 depth=12,
             ),
@@ -431,7 +433,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G5",
         changes=(
             change(
-                "processor.py",
+                "failures.py",
                 "if kind is Kind.PERMANENT or job.failures >= self._max_attempts:",
                 "if kind is Kind.PERMANENT:",
                 depth=8,
@@ -446,8 +448,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         changes=(
             change(
                 "processor.py",
-                "outcomes = [await self._fail(jobs[0], fault, kind)]",
-                "outcomes = [await self._fail(job, fault, kind) for job in jobs]",
+                "outcomes = [await self._failures.outcome(jobs[0], fault, kind)]",
+                "outcomes = [await self._failures.outcome(job, fault, kind) for job in jobs]",
                 depth=12,
             ),
             change(
@@ -484,7 +486,23 @@ MUTATIONS: tuple[Mutation, ...] = (
             change("processor.py", "if sqlstate(fault) == LOCK_TIMEOUT:", "if False:", depth=8),
         ),
         witnesses=(
-            "integration/test_frozen.py::test_its_session_is_ended_and_the_command_carried_out",
+            "integration/test_locks.py::test_its_session_is_ended_and_the_command_carried_out",
+        ),
+    ),
+    Mutation(
+        name="wait for a lock in every half",
+        breaks="neighbours of a command whose row is locked wait for it once for each halving",
+        guarantee="G5",
+        changes=(
+            change(
+                "processor.py",
+                "return await self._transact(jobs, briefly=course.met_a_lock and len(jobs) > 1)",
+                "return await self._transact(jobs)",
+                depth=12,
+            ),
+        ),
+        witnesses=(
+            "integration/test_locks.py::test_neighbours_wait_but_briefly_for_a_row_that_is_locked",
         ),
     ),
     Mutation(

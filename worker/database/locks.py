@@ -1,4 +1,4 @@
-"""Ends the sessions of workers that froze in the middle of a statement, and with them their locks.
+"""Locks that others hold for long: their wait is cut short, and a frozen worker's are ended.
 
 A session that waits for its client between two statements is ended by the server itself
 (`idle_in_transaction_session_timeout`). Between the preparing of a statement and its execution
@@ -14,12 +14,16 @@ from contextlib import suppress
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.database.engine import Sessions
 
 log = structlog.get_logger(__name__)
 
 LOCK_TIMEOUT = "55P03"  # lock_not_available
+
+# Far longer than the transactions of other workers take, which are waited for as well.
+_BRIEFLY = text("SET LOCAL lock_timeout = '200ms'")
 
 # Of this account and this application only: for whoever else is slow, nobody here may say what that
 # means.
@@ -40,3 +44,8 @@ async def end_frozen(sessions: Sessions, *, after_seconds: float) -> None:
             ended = await session.scalar(_END, {"seconds": float(after_seconds)})
         if ended:
             log.warning("ended sessions of a frozen worker", sessions=ended, after=after_seconds)
+
+
+async def wait_briefly(session: AsyncSession) -> None:
+    """Let the transaction that has just begun give up soon where somebody else holds a lock."""
+    await session.execute(_BRIEFLY)

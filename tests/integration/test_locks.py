@@ -1,7 +1,12 @@
-"""The locks of a worker that froze in the middle of a statement cost others no command."""
+"""Locks that others hold for long.
+
+Those of a worker that froze in the middle of a statement cost others no command; and a row that is
+locked holds up only the commands that are about it.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -36,19 +41,17 @@ async def is_gone(harness: Harness, pid: int) -> bool:
     return not await harness.rows("SELECT FROM pg_stat_activity WHERE pid = $1", pid)
 
 
-def impatient(harness: Harness, *, idle: float) -> dict[str, object]:
-    """The settings of a database whose locks are waited for only shortly."""
+def limits(harness: Harness, *, lock: float = 0.3, idle: float = 30) -> dict[str, object]:
+    """The settings of a database: how long locks are waited for, and sessions may be idle."""
     database = harness.settings.database.model_dump()
-    limits = {"lock_timeout_seconds": 0.3, "idle_in_transaction_timeout_seconds": idle}
-    return database | limits
+    return database | {"lock_timeout_seconds": lock, "idle_in_transaction_timeout_seconds": idle}
 
 
 @pytest.mark.parametrize("group_size", [64, 1])
 async def test_its_session_is_ended_and_the_command_carried_out(
     harness: Harness, group_size: int
 ) -> None:
-    limits = impatient(harness, idle=0.5)
-    async with harness.worker(database=limits, group_size=group_size):
+    async with harness.worker(database=limits(harness, idle=0.5), group_size=group_size):
         await harness.ask("user.create", data=ANN)
         async with frozen(harness, f"{harness.settings.namespace} worker") as pid:
             ids = [
@@ -68,9 +71,35 @@ async def test_its_session_is_ended_and_the_command_carried_out(
 async def test_others_and_whoever_is_only_slow_are_let_be(
     harness: Harness, name: str, idle: float
 ) -> None:
-    async with harness.worker(database=impatient(harness, idle=idle), max_attempts=3):
+    async with harness.worker(database=limits(harness, idle=idle), max_attempts=3):
         await harness.ask("user.create", data=ANN)
         async with frozen(harness, name.format(harness.settings.namespace)) as pid:
             event = await harness.ask("user.update", target={"username": "ann"}, data={"rating": 5})
             assert not await is_gone(harness, pid)
     assert event.data["code"] == "failed"
+
+
+async def test_neighbours_wait_but_briefly_for_a_row_that_is_locked(harness: Harness) -> None:
+    """As long as it takes to find the command and to let it try, not once for each halving."""
+    lock_timeout, neighbours = 2.0, 100
+    commands: list[dict[str, object]] = [
+        {"type": "user.create", "data": {"username": f"u-{number}", "email": f"{number}@x.example"}}
+        for number in range(neighbours)
+    ]
+    update: dict[str, object] = {
+        "type": "user.update",
+        "target": {"username": "ann"},
+        "data": {"rating": 5},
+    }
+    commands.insert(neighbours // 2, update)
+
+    database = limits(harness, lock=lock_timeout)
+    async with harness.worker(database=database, lanes=1, group_size=len(commands)):
+        await harness.ask("user.create", data=ANN)
+        async with frozen(harness, "somebody else"):
+            async with asyncio.timeout(4 * lock_timeout):
+                ids = await harness.send_all(commands)
+                locked = ids.pop(neighbours // 2)
+                events = [(await harness.event(id_)).routing_key for id_ in ids]
+            assert events == ["user.created"] * neighbours
+        assert (await harness.event(locked)).routing_key == "user.updated"
