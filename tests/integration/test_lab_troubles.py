@@ -69,7 +69,8 @@ QUICK = {"kind": "query", "seconds": 0.005}
 
 
 async def test_a_sound_pool_has_no_trouble(settings: Settings, tmp_path: Path) -> None:
-    found = await troubles_of(scenario(QUICK, rate=50, pool=2), settings, tmp_path)
+    # So little to do that the pool is sound where a busy machine makes it five times as much.
+    found = await troubles_of(scenario(QUICK, rate=20, pool=2), settings, tmp_path)
     # A machine with too much else to do is a trouble, too, and may be named.
     assert set(found) <= {"busy-event-loop", "overloaded-generator"}
 

@@ -107,10 +107,10 @@ async def test_a_hold_is_split_into_its_parts(engine: AsyncEngine) -> None:
     assert span.use.count == span.wait.count == span.commit.count == 1
     assert span.query.count == 2
     assert (span.waited, span.rollback.count) == (0, 0)
-    assert span.query.max == pytest.approx(0.1, abs=0.05)
-    assert span.idle_in_transaction.max == pytest.approx(0.2, abs=0.05)
+    # What is between the parts, and a busy machine lengthens, is less than any of them.
+    assert 0.1 <= span.query.max < 0.2 <= span.idle_in_transaction.max < 0.3
     parts = span.query.sum + span.idle_in_transaction.sum + span.commit.sum
-    assert span.use.sum == pytest.approx(parts, abs=0.02)
+    assert parts <= span.use.sum < parts + 0.1
 
 
 async def test_a_rollback_ends_the_transaction_as_a_commit_does(engine: AsyncEngine) -> None:
