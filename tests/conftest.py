@@ -20,7 +20,7 @@ from xdist.remote import Producer
 from tests.databases import fresh_database, migrate
 from tests.harness import Harness
 from tests.servers.postgres import PrivatePostgres
-from tests.side_by_side import SideBySide, is_beside_others, place_in_line
+from tests.side_by_side import SideBySide, is_beside_others, measures, place_in_line
 from worker.settings import Settings
 
 os.environ.setdefault("WORKER_LOG_FORMAT", "json")
@@ -41,6 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"integration", "e2e", "chaos", "security"} & set(Path(item.fspath).parts):
             item.add_marker(pytest.mark.servers)
+        if measures(item.nodeid):  # all others have one try
+            item.add_marker(pytest.mark.flaky(reruns=1))
     items.sort(key=lambda item: place_in_line(item.nodeid))
 
 

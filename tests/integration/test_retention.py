@@ -194,7 +194,9 @@ async def test_the_ledger_stays_as_large_as_its_window(
         assert sum(counts) == 20_000
         await harness.rows("VACUUM command_ledger")  # what autovacuum does within a minute
 
-    assert max(sizes[2:]) <= 1.1 * sizes[1]
+    # A vacuum that an older snapshot holds back leaves a part of a window; space that is never used
+    # again would make each cycle larger by half.
+    assert max(sizes[2:]) <= 1.4 * sizes[1]
 
 
 async def test_autovacuum_comes_while_little_of_the_ledger_is_dead(harness: Harness) -> None:
