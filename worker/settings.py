@@ -88,8 +88,8 @@ class BrokerSettings(_TlsSection):
     confirm_timeout_seconds: Seconds = Field(
         30,
         description="Longest wait for the broker's confirm before events are published again. The "
-        "first is of 3 s, or of four times what the last confirms took; each further one is twice "
-        "as long.",
+        "first is a tenth of it, or four times what the last confirms took; each further one is "
+        "twice as long.",
     )
     delivery_limit: Annotated[int, Field(ge=8, le=1_000)] = Field(
         20,

@@ -95,7 +95,9 @@ async def station(
     log = tmp_path / "worker.log"
     # What is freed goes back to the system, so that resident memory is memory in use.
     freeing = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
-    worker = WorkerProcess(environment | freeing, log)
+    # A broker that a busy machine holds up is not sent an answer twice.
+    patient = {"WORKER_BROKER__CONFIRM_TIMEOUT_SECONDS": "300"}
+    worker = WorkerProcess(environment | freeing | patient, log)
     await worker.start()
     try:
         station = Station(harness, worker, log)

@@ -37,9 +37,10 @@ from worker.telemetry.readiness import Part
 log = structlog.get_logger(__name__)
 
 BLOCKED_CHECK_SECONDS = 1.0
-LEAST_PATIENCE_SECONDS = 3.0
-"""A broker that is well confirms within milliseconds; but RabbitMQ 3.10 may never confirm what it
-was sent while the leader of a stream moved to another node."""
+LEAST_PATIENCE = 0.1
+"""Of the longest that confirms are waited for. A broker that is well confirms within milliseconds;
+but RabbitMQ 3.10 may never confirm what it was sent while the leader of a stream moved to another
+node."""
 PATIENCE = 4
 """So many times as long as the broker has just taken."""
 
@@ -198,7 +199,9 @@ class Publisher:
 
     def _be_patient(self, seconds: float) -> None:
         """How long the broker may be silent from now on, within the bounds for that."""
-        self._patience = min(max(seconds, LEAST_PATIENCE_SECONDS), self._most_patience)
+        self._patience = min(
+            max(seconds, LEAST_PATIENCE * self._most_patience), self._most_patience
+        )
 
     async def _send(self, channel: Channel, publication: Publication) -> None:
         own = properties.of(publication)
