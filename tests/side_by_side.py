@@ -53,7 +53,7 @@ def place_in_line(nodeid: str) -> int:
 
 
 def _lets_others_be(scope: str) -> bool:
-    return 0 < place_in_line(scope) < 90
+    return place_in_line(scope) > 0 and not measures(scope)
 
 
 class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist carries no types

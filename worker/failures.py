@@ -28,6 +28,8 @@ SUSPECT_LOSSES = 3
 # … and this often, alone and while the database is well, convicts it.
 MAX_LOSSES = 20
 
+_DONE_ELSEWHERE = Retry("the same command was just done elsewhere", 0)
+
 
 class Failures:
     """Decides, and writes down in the ledger what ended without effect."""
@@ -62,7 +64,7 @@ class Failures:
     async def outcome(self, job: Job, fault: Exception, kind: Kind) -> Outcome:
         """A command failed alone: refuse it, try it again, or give it up."""
         if isinstance(fault, ledger.LedgerRace):
-            return Retry("the same command was just done elsewhere", 0)
+            return _DONE_ELSEWHERE
         refusal = self._refusal(job, fault)
         if refusal is not None:
             return await self._remember(job, self._outcomes.refused(job.item, refusal))
@@ -105,7 +107,7 @@ class Failures:
                 again = known is not None and is_new_try(job, known)
                 await ledger.record(session, [entry], again=[entry.command_id] if again else ())
         except ledger.LedgerRace:
-            return Retry("the same command was just done elsewhere", 0)
+            return _DONE_ELSEWHERE
         except Exception as fault:
             match classify(fault):
                 case Kind.OUTAGE:

@@ -22,15 +22,7 @@ from worker.database.faults import sqlstate
 from worker.database.locks import LOCK_TIMEOUT, end_frozen, wait_briefly
 from worker.failures import SUSPECT_LOSSES, Failures
 from worker.lone import LoneCreate
-from worker.messages import (
-    Away,
-    Barred,
-    Command,
-    Held,
-    Job,
-    Outcome,
-    Retry,
-)
+from worker.messages import Away, Barred, Command, Held, Job, Outcome, Retry
 from worker.outcomes import Outcomes
 from worker.registry import Registry, Verb
 from worker.retry import Kind, classify
