@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SERVERS := $(BIN)/python -m tests.servers
+SERVERS := $(BIN)/python -m dev.servers
 # The peers have a virtual environment of their own, so that only who measures installs them.
 PEERS := .venv-bench
 PEERS_READY := $(PEERS)/.ready
@@ -50,28 +50,28 @@ interleavings: $(READY) ## Random schedules of the worker against stand-ins: mak
 	@$(SERVERS) run -- env PYTHONHASHSEED=0 WORKER_INTERLEAVINGS=$(or $(examples),20000) $(BIN)/python -m pytest -q -s tests/interleavings $(args)
 
 mutations: $(READY) ## Break the code in known ways: the tests must notice each; about 2 minutes
-	@$(SERVERS) run -- $(BIN)/python -m tests.chaos.mutations $(args)
+	@$(SERVERS) run -- $(BIN)/python -m dev.mutations $(args)
 
 fuzz: $(READY) ## Search for a message that the codec gets wrong: make fuzz minutes=30
-	@$(BIN)/python -m tests.fuzz --minutes $(or $(minutes),10) $(args)
+	@$(BIN)/python -m dev.fuzz --minutes $(or $(minutes),10) $(args)
 
 soak: $(READY) ## A day's worth of commands, what has grown, about half an hour: make soak commands=1000000
-	@$(SERVERS) run -- $(BIN)/python -m tests.soak --commands $(or $(commands),8640000) $(args)
+	@$(SERVERS) run -- $(BIN)/python -m dev.soak --commands $(or $(commands),8640000) $(args)
 
 bench: $(READY) $(PEERS_READY) ## The worker beside its peers, about 5 minutes: make bench args="--rounds 9"
-	@$(SERVERS) run -- $(BIN)/python -m tests.benchmarks $(args)
+	@$(SERVERS) run -- $(BIN)/python -m dev.benchmarks $(args)
 
 bench-latency: $(READY) $(PEERS_READY) ## Latency at loads that do not wait for answers, about 12 minutes
-	@$(SERVERS) run -- $(BIN)/python -m tests.benchmarks.latency $(args)
+	@$(SERVERS) run -- $(BIN)/python -m dev.benchmarks.latency $(args)
 
 bench-growth: $(READY) ## Full tables, a long queue, many lanes, about 15 minutes
-	@$(SERVERS) run -- $(BIN)/python -m tests.benchmarks.growth $(args)
+	@$(SERVERS) run -- $(BIN)/python -m dev.benchmarks.growth $(args)
 
 bench-stages: $(READY) ## Where a command's CPU time goes, stage by stage, about a minute
-	@$(SERVERS) run -- $(BIN)/python -m tests.benchmarks.stages $(args)
+	@$(SERVERS) run -- $(BIN)/python -m dev.benchmarks.stages $(args)
 
 chaos: $(READY) ## Break everything on purpose, and count what became of the commands: make chaos minutes=5 seed=1 rate=140
-	@$(BIN)/python -m tests.chaos.rig $(if $(minutes),--minutes $(minutes)) $(if $(seed),--seed $(seed)) $(if $(rate),--rate $(rate)) $(args)
+	@$(BIN)/python -m dev.chaos $(if $(minutes),--minutes $(minutes)) $(if $(seed),--seed $(seed)) $(if $(rate),--rate $(rate)) $(args)
 
 $(PEERS_READY): requirements-bench.lock $(READY)
 	@echo "setting up $(PEERS) …" >&2
@@ -84,14 +84,14 @@ check: $(READY) ## Format, lint, types, import rules, docs: what CI runs beside 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m docs.generate --check
+	$(BIN)/python -m dev.docs.generate --check
 
 format: $(READY) ## Format the code and mend what can be mended by rule
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 docs: $(READY) ## Write the generated parts of the docs anew
-	$(BIN)/python -m docs.generate
+	$(BIN)/python -m dev.docs.generate
 
 migration: $(READY) ## Write a migration from what changed in the entities: make migration m="add a phone number"
 	@test -n "$(m)" || { echo 'error: name it: make migration m="add a phone number"' >&2; exit 2; }
@@ -103,11 +103,11 @@ lock: $(READY) ## Resolve all packages anew and pin them with their hashes
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade --extra bench pyproject.toml -o requirements-bench.lock
 
 sbom: $(READY) ## Write what the worker is made of: sbom.json (CycloneDX), and check the licences
-	@$(BIN)/python -m tests.supply sbom --out sbom.json
-	@$(BIN)/python -m tests.supply licences
+	@$(BIN)/python -m dev.supply sbom --out sbom.json
+	@$(BIN)/python -m dev.supply licences
 
 audit: $(READY) ## Known vulnerabilities of the locked packages, where a service that knows them is reached
-	@$(BIN)/python -m tests.supply audit
+	@$(BIN)/python -m dev.supply audit
 
 down: ## Stop the servers that make started; their data stays
 	@if test -e $(READY); then $(SERVERS) down; fi

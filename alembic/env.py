@@ -9,10 +9,10 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import worker.database.ledger  # noqa: F401 - declares its table
-from worker.database.base import Base
+from worker.core.models import Base
+from worker.core.registry import load_registry
 from worker.database.engine import make_engine
-from worker.registry import load_registry
-from worker.settings import load_settings
+from worker.settings.settings import load_settings
 
 settings = load_settings()
 load_registry(settings.entities)

@@ -17,11 +17,11 @@ import pytest
 import structlog
 from xdist.remote import Producer
 
-from tests.databases import fresh_database, migrate
-from tests.harness import Harness
-from tests.servers.postgres import PrivatePostgres
-from tests.side_by_side import SideBySide, is_beside_others, measures, place_in_line
-from worker.settings import Settings
+from dev.databases import fresh_database, migrate
+from dev.servers.postgres import PrivatePostgres
+from tests.support.harness import Harness
+from tests.support.side_by_side import SideBySide, is_beside_others, measures, place_in_line
+from worker.settings.settings import Settings
 
 os.environ.setdefault("WORKER_LOG_FORMAT", "json")
 # A worker within a test logs as it does outside, with plain tracebacks: a pretty one takes seconds,

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.harness import Harness
-from tests.private import harness_on, lent
-from tests.servers.postgres import PrivatePostgres
-from tests.servers.rabbitmq import PrivateRabbitMQ
+from dev.servers.postgres import PrivatePostgres
+from dev.servers.rabbitmq import PrivateRabbitMQ
+from tests.support.harness import Harness
+from tests.support.private import harness_on, lent
 
 
 @pytest.fixture(scope="session")

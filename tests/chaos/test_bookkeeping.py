@@ -15,12 +15,12 @@ import aio_pika
 import pika
 import pytest
 
-from tests.harness import Harness, eventually
-from tests.servers.rabbitmq import PrivateRabbitMQ
-from worker.testing.book import Attempt, Book, Confirm
+from dev.servers.rabbitmq import PrivateRabbitMQ
+from tests.support.harness import Harness, eventually
+from worker.testing.journal import Attempt, Book, Confirm
 from worker.testing.proxy import Proxy
 from worker.testing.publisher import Publisher
-from worker.testing.stock import take_stock
+from worker.testing.snapshot import take_stock
 
 
 class ObserverProcess:

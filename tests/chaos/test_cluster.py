@@ -12,12 +12,12 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 
-from tests.chaos.steady import Steady
+from dev.servers.cluster import ClusterNode, RabbitMQCluster
 from tests.chaos.test_outages import BACK_WITHIN
 from tests.conftest import make_settings
-from tests.harness import Harness, eventually
-from tests.servers.cluster import ClusterNode, RabbitMQCluster
-from worker.service import Service
+from tests.support.harness import Harness, eventually
+from tests.support.steady import Steady
+from worker.service.service import Service
 
 STEADY = 40
 """Commands between one step and the next."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.rig.launcher import CONTROL, CUTS, Control
-from tests.harness import Harness, eventually
+from dev.chaos.launcher import CONTROL, CUTS, Control
+from tests.support.harness import Harness, eventually
 
 
 @asynccontextmanager
@@ -20,7 +20,7 @@ async def launched(
     environment: Mapping[str, str], folder: Path, *arguments: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.chaos.rig.launcher", "run", *arguments),
+        *(sys.executable, "-m", "dev.chaos.launcher", "run", *arguments),
         env={**environment, CONTROL: str(folder)},
     )
     try:

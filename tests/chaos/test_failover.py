@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.chaos.steady import Steady
+from dev.databases import execute
+from dev.servers.postgres import PrivatePostgres
+from dev.servers.standby import PrivateStandby
 from tests.chaos.test_outages import BACK_WITHIN, not_ready
 from tests.conftest import make_settings
-from tests.databases import execute
-from tests.harness import Harness, eventually
-from tests.lab import rows
-from tests.private import lent
-from tests.servers.postgres import PrivatePostgres
-from tests.servers.standby import PrivateStandby
+from tests.support.harness import Harness, eventually
+from tests.support.lab import rows
+from tests.support.private import lent
+from tests.support.steady import Steady
 
 STEADY = 40
 """Commands between one step and the next."""

@@ -13,8 +13,8 @@ from zlib import crc32
 import pika
 import pytest
 
-from tests.chaos.processes import WorkerProcess
-from tests.harness import Harness, eventually
+from dev.worker_processes import WorkerProcess
+from tests.support.harness import Harness, eventually
 
 COMMANDS = 10_000
 USERS = 200

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dev.servers.postgres import PrivatePostgres
 from tests.conftest import make_settings
-from tests.harness import eventually
 from tests.integration.test_lab_service import point_of
-from tests.servers.postgres import PrivatePostgres
+from tests.support.harness import eventually
 from worker.lab.scenario import Scenario
 from worker.lab.scenario_files import load_scenario
 

@@ -10,12 +10,12 @@ import aiohttp
 import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from tests import probes
-from tests.harness import Harness, eventually
-from tests.servers.postgres import PrivatePostgres
-from tests.servers.rabbitmq import PrivateRabbitMQ
-from worker.database.watch import LOOK_SECONDS
-from worker.service import Service
+from dev.servers.postgres import PrivatePostgres
+from dev.servers.rabbitmq import PrivateRabbitMQ
+from tests.support import probes
+from tests.support.harness import Harness, eventually
+from worker.database.health import LOOK_SECONDS
+from worker.service.service import Service
 from worker.testing.proxy import COMMIT, Proxy
 
 RA_DIRECTORY_AUTO_SAVE_SECONDS = 0.5
@@ -189,7 +189,7 @@ async def _answered(harness: Harness, id_: str) -> bool:
 async def test_a_memory_alarm_is_told_and_waited_out(
     breakable: Harness, own_broker: PrivateRabbitMQ
 ) -> None:
-    async with breakable.worker(entities="tests.probes") as service:
+    async with breakable.worker(entities="tests.support.probes") as service:
         await breakable.ask("user.create", data=user("ann"))
         # A broker in alarm still hands out commands, and blocks whoever publishes next.
         probes.RELEASE.clear()

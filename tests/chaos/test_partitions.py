@@ -13,15 +13,15 @@ from typing import Any
 import aio_pika
 import pytest
 
-from tests.chaos.processes import WorkerProcess
+from dev.servers.rabbitmq import PrivateRabbitMQ
+from dev.worker_processes import WorkerProcess
 from tests.chaos.test_kill import check_events, check_rows, mixed_commands
 from tests.chaos.test_poison import survive_a_poison
 from tests.conftest import make_settings
-from tests.harness import Harness, eventually
-from tests.servers.rabbitmq import PrivateRabbitMQ
+from tests.support.harness import Harness, eventually
 from worker.broker.topology import PLUGIN_OF
-from worker.errors import Misconfigured
-from worker.service import Service
+from worker.core.errors import Misconfigured
+from worker.service.service import Service
 
 PARTITIONS = 8
 COMMANDS = 1_200

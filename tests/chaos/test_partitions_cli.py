@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from dev.servers.rabbitmq import PrivateRabbitMQ
 from tests.conftest import make_settings
-from tests.e2e.commandline import CommandLine
-from tests.harness import Harness
-from tests.servers.rabbitmq import PrivateRabbitMQ
-from worker.settings import Settings
+from tests.support.commandline import CommandLine
+from tests.support.harness import Harness
+from worker.settings.settings import Settings
 
 USER = {"username": "ann", "email": "ann@example.com"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.chaos.processes import WorkerProcess
-from tests.harness import Harness, creates, eventually
+from dev.worker_processes import WorkerProcess
+from tests.support.harness import Harness, creates, eventually
 
 
 async def test_a_command_that_kills_its_worker_takes_no_innocent_with_it(
@@ -16,7 +16,7 @@ async def test_a_command_that_kills_its_worker_takes_no_innocent_with_it(
 
 
 async def survive_a_poison(harness: Harness, environment: dict[str, str], tmp_path: Path) -> None:
-    environment |= {"WORKER_ENTITIES": "tests.probes", "WORKER_BROKER__DELIVERY_LIMIT": "8"}
+    environment |= {"WORKER_ENTITIES": "tests.support.probes", "WORKER_BROKER__DELIVERY_LIMIT": "8"}
     worker = WorkerProcess(environment, tmp_path / "worker.log")
     await worker.start()
     try:

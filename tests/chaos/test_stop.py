@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.processes import WorkerProcess
-from tests.harness import Harness, creates, eventually
+from dev.worker_processes import WorkerProcess
+from tests.support.harness import Harness, creates, eventually
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -90,7 +90,7 @@ async def _all_there(harness: Harness, total: int) -> bool:
 async def test_a_second_signal_ends_it_at_once(
     harness: Harness, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    environment |= {"WORKER_ENTITIES": "tests.probes"}
+    environment |= {"WORKER_ENTITIES": "tests.support.probes"}
     worker = WorkerProcess(environment, tmp_path / "worker.log")
     await worker.start()
     try:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.e2e.commandline import CommandLine
+from tests.support.commandline import CommandLine
 from worker.testing.proxy import Proxy
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import aio_pika
 import pytest
 
-from tests.e2e.commandline import CommandLine, declare
-from tests.harness import Harness, eventually
+from tests.support.commandline import CommandLine, declare
+from tests.support.harness import Harness, eventually
 
 
 @pytest.fixture

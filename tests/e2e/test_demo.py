@@ -8,8 +8,8 @@ import re
 import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from tests.e2e.commandline import CommandLine
-from tests.harness import Harness
+from tests.support.commandline import CommandLine
+from tests.support.harness import Harness
 from worker.testing.proxy import Proxy
 
 
@@ -49,7 +49,7 @@ async def test_what_did_not_come_is_told_and_its_queues_are_deleted(
     cli: CommandLine, harness: Harness, proxy: Proxy
 ) -> None:
     sent = proxy.record()
-    shown = await cli("demo", code=1, WORKER_ENTITIES="tests.e2e.slow_entities")
+    shown = await cli("demo", code=1, WORKER_ENTITIES="tests.support.slow_entities")
     assert "user.create got command.rejected, not user.created" in shown.err
     (namespace,) = set(re.findall(rb"demo-[0-9a-f]{8}", sent))
     for queue in ("commands", "events", "dead-letters"):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.e2e.commandline import CommandLine, Result
+from tests.support.commandline import CommandLine, Result
 from worker.cli import exit_code
 
 COMMANDS = [
@@ -152,7 +152,7 @@ def _without_imports(result: Result) -> tuple[str, set[str]]:
 
 
 async def test_an_unexpected_error_is_one_line_and_debug_shows_where(bare: CommandLine) -> None:
-    broken = {"WORKER_ENTITIES": "tests.e2e.broken_entities"}
+    broken = {"WORKER_ENTITIES": "tests.support.broken_entities"}
     brief = await bare("schema", code=1, **broken)
     assert brief.err.count("\n") == 1
     assert "unexpected ZeroDivisionError" in brief.err

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.commandline import CommandLine, Running
-from tests.harness import eventually
-from tests.lab import rows
+from tests.support.commandline import CommandLine, Running
+from tests.support.harness import eventually
+from tests.support.lab import rows
 from worker.lab.place import DATABASE
 from worker.lab.results import load_result
 from worker.lab.scenario_files import load_scenario, shipped

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
-from tests.e2e.commandline import CommandLine
-from tests.harness import Harness
+from tests.support.commandline import CommandLine
+from tests.support.harness import Harness
 
 
 async def test_it_tells_what_became_of_a_command(cli: CommandLine, harness: Harness) -> None:

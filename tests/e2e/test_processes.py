@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.e2e.commandline import CommandLine, Running
-from tests.harness import Harness, eventually
-from tests.servers.processes import table
+from dev.servers.processes import table
+from tests.support.commandline import CommandLine, Running
+from tests.support.harness import Harness, eventually
 
 STARTING = '"event": "process started"'
 
@@ -118,7 +118,7 @@ async def test_the_first_signal_stops_all_in_order(
 async def test_ctrl_c_reaches_the_children_as_well_and_counts_once(
     cli: CommandLine, harness: Harness
 ) -> None:
-    slow = {"WORKER_ENTITIES": "tests.e2e.slow_entities"}
+    slow = {"WORKER_ENTITIES": "tests.support.slow_entities"}
     async with cli.running("run", "--processes", "2", **slow) as worker:
         await all_ready(worker)
         await harness.send("slow.sleep", target={"id": 1}, data={"seconds": 60})

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from tests.e2e.commandline import CommandLine, declare
-from tests.harness import Harness
+from tests.support.commandline import CommandLine, declare
+from tests.support.harness import Harness
 
 
 async def test_commands_of_every_form_are_answered(cli: CommandLine, harness: Harness) -> None:

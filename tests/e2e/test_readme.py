@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Harness
+from tests.support.harness import Harness
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from alembic.script import ScriptDirectory
 
-from tests.e2e.commandline import CommandLine
-from tests.harness import Harness
-from worker.database.schema import alembic_config
+from tests.support.commandline import CommandLine
+from tests.support.harness import Harness
+from worker.database.migrations import alembic_config
 
 MIGRATIONS = Path(__file__).parents[2] / "alembic"
 READY = '"part": "commands", "event": "ready"'
@@ -33,7 +33,7 @@ async def test_a_worker_runs_until_it_is_stopped(cli: CommandLine, harness: Harn
 async def test_ctrl_c_stops_a_worker_in_order_and_a_second_one_at_once(
     cli: CommandLine, harness: Harness
 ) -> None:
-    async with cli.running("run", WORKER_ENTITIES="tests.e2e.slow_entities") as worker:
+    async with cli.running("run", WORKER_ENTITIES="tests.support.slow_entities") as worker:
         await worker.said(READY)
         await harness.send("slow.sleep", target={"id": 1}, data={"seconds": 60})
         await worker.said("asleep")

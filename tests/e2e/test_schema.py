@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.e2e.commandline import CommandLine
-from worker.cli.schemas import schema_of, schema_of_all
-from worker.codec import Codec
-from worker.messages import Command, Delivery
-from worker.registry import load_registry
+from tests.support.commandline import CommandLine
+from worker.codec.codec import Codec
+from worker.codec.schemas import schema_of, schema_of_all
+from worker.core.messages import Command, Delivery
+from worker.core.registry import load_registry
 
 REGISTRY = load_registry("worker.entities")
 

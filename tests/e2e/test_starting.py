@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commandline import CommandLine, Result
-from tests.servers.processes import table
+from dev.servers.processes import table
+from tests.support.commandline import CommandLine, Result
 
 QUICKLY_SECONDS = 10
 """Less than `shutdown_seconds`, and enough for the imports of a process on a busy machine."""
@@ -35,10 +35,10 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 """
 
-BEFORE_THE_PARENT = ["worker.cli", "typer", "worker.settings"]
-ALONE = [*BEFORE_THE_PARENT, "worker.service", "sqlalchemy.orm", "uvloop"]
-PARENT = ["worker.supervisor.plan", "worker.supervisor.supervisor"]
-CHILD = ["worker.supervisor.line", "worker.service", "uvloop"]
+BEFORE_THE_PARENT = ["worker.cli", "typer", "worker.settings.settings"]
+ALONE = [*BEFORE_THE_PARENT, "worker.service.service", "sqlalchemy.orm", "uvloop"]
+PARENT = ["worker.service.supervisor.plan", "worker.service.supervisor.supervisor"]
+CHILD = ["worker.service.supervised", "worker.service.service", "uvloop"]
 
 
 class Signalled:

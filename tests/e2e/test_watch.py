@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.commandline import CommandLine, declare, post
-from tests.harness import Harness, eventually
+from tests.support.commandline import CommandLine, declare, post
+from tests.support.harness import Harness, eventually
 from worker.testing.proxy import Proxy
 
 CHANNEL_CLOSE = bytes((0, 20, 0, 40))

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
-from tests.benchmarks.amqp import open_link
-from tests.chaos.processes import WorkerProcess
-from tests.e2e.commandline import post
-from tests.footprint import Footprint, footprint, health_address, readiness
-from tests.fuzz.book import UNUSABLE, Verdict, settle
-from tests.fuzz.hostile import Hostile
-from tests.harness import Harness, Message, eventually
+from dev.benchmarks.amqp import open_link
+from dev.footprint import Footprint, footprint, health_address, readiness
+from dev.fuzz.hostile import Hostile
+from dev.worker_processes import WorkerProcess
+from tests.support.commandline import post
+from tests.support.fuzz_journal import UNUSABLE, Verdict, settle
+from tests.support.harness import Harness, Message, eventually
 
 AT_ONCE = 500
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.contender import ROOT
-from tests.fuzz.target import check, packed, seeds
+from dev.benchmarks.contender import ROOT
+from dev.fuzz.target import check, packed, seeds
 
 
 def test_every_input_to_begin_with_keeps_the_rules() -> None:

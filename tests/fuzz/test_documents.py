@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from tests.fuzz.documents import READ, REFUSED, within
-from tests.unit.fakes import delivery, make_codec
-from worker.messages import Command, Unusable
+from dev.fuzz.documents import READ, REFUSED, within
+from tests.support.fakes import delivery, make_codec
+from worker.core.messages import Command, Unusable
 
 CODEC = make_codec()
 

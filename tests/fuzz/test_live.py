@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.footprint import Footprint
-from tests.fuzz import hostile
+from dev.footprint import Footprint
+from dev.fuzz import hostile
+from dev.fuzz.hostile import Hostile
+from dev.fuzz.schemas import fitting, nearly_fitting
 from tests.fuzz.conftest import Station
-from tests.fuzz.hostile import Hostile
-from tests.fuzz.schemas import fitting, nearly_fitting
-from tests.unit.fakes import REGISTRY
+from tests.support.fakes import REGISTRY
 from worker.broker.topology import Topology
-from worker.cli.schemas import schema_of
+from worker.codec.schemas import schema_of
 
 pytestmark = pytest.mark.servers
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.databases import fresh_database
+from dev.databases import fresh_database
 from worker.database.engine import make_engine
-from worker.settings import Settings
+from worker.settings.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 

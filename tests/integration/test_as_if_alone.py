@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.harness import Harness, Nowhere
-from worker.backoff import Backoff
-from worker.codec import Codec
+from tests.support.harness import Harness, Nowhere
+from worker.codec.codec import Codec
+from worker.core.backoff import Backoff
+from worker.core.messages import DeadLetter, Delivery, Done, Job, Refused
+from worker.core.registry import load_registry
 from worker.database.engine import autocommit, make_engine, make_sessions
-from worker.messages import DeadLetter, Delivery, Done, Job, Refused
-from worker.processor import Processor
-from worker.registry import load_registry
-from worker.settings import Settings
+from worker.processing.processor import Processor
+from worker.settings.settings import Settings
 
 NAMES = ("ann", "bob", "eve")
 ADDRESSES = ("ann@example.com", "ANN@example.com", "bob@example.com", "nonsense")
@@ -77,7 +77,7 @@ class Run:
     ids: dict[str, list[int]] = field(default_factory=lambda: {"user": [], "order": []})
 
     def __post_init__(self) -> None:
-        registry = load_registry("tests.probes")
+        registry = load_registry("tests.support.probes")
         self.codec = Codec(registry)
         self.processor = Processor(
             make_sessions(self.engine),
@@ -230,7 +230,7 @@ async def test_a_grouped_and_a_one_by_one_worker_agree(
     for group_size in (1, 64):
         harness.events.clear()
         await harness.rows("TRUNCATE users, orders, command_ledger RESTART IDENTITY CASCADE")
-        async with harness.worker(entities="tests.probes", group_size=group_size):
+        async with harness.worker(entities="tests.support.probes", group_size=group_size):
             for body in bodies:
                 await harness.publish(body)
             await harness.next_event(after=len(bodies) - 1, within=60)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Harness, eventually
+from tests.support.harness import Harness, eventually
 from worker.broker.connection import connect
 from worker.broker.topology import Topology
-from worker.database import pruning
+from worker.core.errors import Misconfigured
+from worker.database import ledger_retention
 from worker.database.engine import make_engine, make_sessions
-from worker.errors import Misconfigured
 
 
 async def test_every_queue_has_a_bound(harness: Harness) -> None:
@@ -62,7 +62,9 @@ async def test_the_ledger_forgets_what_is_older_than_its_retention(harness: Harn
     )
     engine = make_engine(harness.settings.database)
     task = asyncio.create_task(
-        pruning.keep_pruned(make_sessions(engine), timedelta(hours=1000.5), pause_seconds=0)
+        ledger_retention.keep_pruned(
+            make_sessions(engine), timedelta(hours=1000.5), pause_seconds=0
+        )
     )
 
     async def left() -> bool:
@@ -74,7 +76,7 @@ async def test_the_ledger_forgets_what_is_older_than_its_retention(harness: Harn
     await asyncio.gather(task, return_exceptions=True)
     # The number might only have been passed on the way down.
     async with make_sessions(engine).begin() as session:
-        assert (await pruning.prune(session, timedelta(hours=1000.5))).count == 0
+        assert (await ledger_retention.prune(session, timedelta(hours=1000.5))).count == 0
     assert await left()
     await engine.dispose()
 
@@ -87,7 +89,7 @@ async def test_pruning_forgets_nothing_within_the_retention(harness: Harness) ->
     )
     engine = make_engine(harness.settings.database)
     async with make_sessions(engine).begin() as session:
-        assert (await pruning.prune(session, timedelta(days=6.5))).count == 4
+        assert (await ledger_retention.prune(session, timedelta(days=6.5))).count == 4
     await engine.dispose()
     left = await harness.rows("SELECT max(command_id::int) FROM command_ledger")
     assert left == [{"max": 6}]

@@ -23,13 +23,13 @@ from pamqp.header import ContentHeader
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.harness import Harness, Nowhere
-from worker.backoff import Backoff
-from worker.codec import Codec
+from tests.support.harness import Harness, Nowhere
+from worker.codec.codec import Codec
+from worker.core.backoff import Backoff
+from worker.core.messages import Delivery, Done, Job
+from worker.core.registry import load_registry
 from worker.database.engine import autocommit, make_sessions
-from worker.messages import Delivery, Done, Job
-from worker.processor import Processor
-from worker.registry import load_registry
+from worker.processing.processor import Processor
 
 GROUPS = (2, 10, 100)
 

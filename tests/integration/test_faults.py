@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests import probes
-from tests.harness import Harness, eventually
-from worker.database.pool import pool_of
+from tests.support import probes
+from tests.support.harness import Harness, eventually
+from worker.database.pool.pool import pool_of
 
 ANN = {"username": "ann", "email": "ann@example.com"}
 BOB = {"username": "bob", "email": "bob@example.com"}
@@ -23,7 +23,7 @@ def _fresh_probes() -> None:
 
 @pytest.fixture(params=[64, 1], ids=["grouped", "one-by-one"])
 async def worker(request: pytest.FixtureRequest, harness: Harness) -> AsyncIterator[Harness]:
-    async with harness.worker(entities="tests.probes", group_size=request.param):
+    async with harness.worker(entities="tests.support.probes", group_size=request.param):
         await harness.ask("user.create", data=ANN)
         yield harness
 
@@ -54,7 +54,11 @@ async def test_a_handler_that_keeps_failing_ends_as_a_dead_letter(worker: Harnes
 
 async def test_a_retry_holds_back_its_own_key_and_no_other(harness: Harness) -> None:
     async with harness.worker(
-        entities="tests.probes", lanes=1, retry_base_seconds=1, retry_max_seconds=1, max_attempts=4
+        entities="tests.support.probes",
+        lanes=1,
+        retry_base_seconds=1,
+        retry_max_seconds=1,
+        max_attempts=4,
     ):
         await harness.ask("user.create", data=ANN)
         await harness.ask("user.create", data=BOB)
@@ -111,7 +115,7 @@ async def test_a_broken_connection_is_no_failure_of_the_command(worker: Harness)
 
 
 async def test_a_stop_finishes_what_is_in_hand_and_returns_the_rest(harness: Harness) -> None:
-    async with harness.worker(entities="tests.probes", lanes=2, group_size=1) as service:
+    async with harness.worker(entities="tests.support.probes", lanes=2, group_size=1) as service:
         await harness.ask("user.create", data=ANN)
         lingering = await harness.send("user.linger", target={"username": "ann"}, key="a")
         await eventually(lambda: probes.ATTEMPTS[lingering] == 1)
@@ -129,13 +133,13 @@ async def test_a_stop_finishes_what_is_in_hand_and_returns_the_rest(harness: Har
     assert not set(behind) & set(answered)
     assert await eventually(harness.waiting) == len(behind)
 
-    async with harness.worker(entities="tests.probes"):
+    async with harness.worker(entities="tests.support.probes"):
         events = [await harness.event(id_) for id_ in behind]
     assert [event.data["rating"] for event in events] == list(range(10))
 
 
 async def test_a_stop_that_takes_too_long_gives_up_what_is_in_hand(harness: Harness) -> None:
-    async with harness.worker(entities="tests.probes", shutdown_seconds=0.3) as service:
+    async with harness.worker(entities="tests.support.probes", shutdown_seconds=0.3) as service:
         await harness.ask("user.create", data=ANN)
         lingering = await harness.send("user.linger", target={"username": "ann"})
         await eventually(lambda: probes.ATTEMPTS[lingering] == 1)
@@ -144,12 +148,12 @@ async def test_a_stop_that_takes_too_long_gives_up_what_is_in_hand(harness: Harn
     assert await eventually(harness.waiting) == 1
 
     probes.RELEASE.set()
-    async with harness.worker(entities="tests.probes"):
+    async with harness.worker(entities="tests.support.probes"):
         assert (await harness.event(lingering)).routing_key == "user.lingered"
 
 
 async def test_a_transaction_that_fails_gives_its_connection_back(harness: Harness) -> None:
-    async with harness.worker(entities="tests.probes") as service:
+    async with harness.worker(entities="tests.support.probes") as service:
         await harness.ask("user.create", data=ANN)
         id_ = await harness.send("user.fail", target={"username": "ann"}, data={"times": 1})
         # With the first attempt's connection its lock would stay, for the second to wait for.

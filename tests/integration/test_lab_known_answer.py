@@ -19,7 +19,7 @@ from worker.lab.queueing import wait_mmc
 from worker.lab.results import Objective, Point, Result
 from worker.lab.scenario import Scenario
 from worker.lab.sweep import Matrix, Sweep
-from worker.settings import Settings
+from worker.settings.settings import Settings
 
 SIZES = (2, 4, 6)
 """Between the smallest of them that is good and the next smaller, the sweep looks more closely."""

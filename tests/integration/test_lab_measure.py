@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.lab import NoView, bench, measured, one_step, short
+from tests.support.lab import NoView, bench, measured, one_step, short
 from worker.lab.arrivals import Schedule
 from worker.lab.checks import littles_law
 from worker.lab.director import Bench, measure

@@ -8,14 +8,14 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from tests.databases import database_url
-from tests.lab import bench, rows, short
-from worker.errors import Misconfigured
+from dev.databases import database_url
+from tests.support.lab import bench, rows, short
+from worker.core.errors import Misconfigured
 from worker.lab.campaign import check_fits
 from worker.lab.observer import Limits
 from worker.lab.place import DATABASE, PREFIX, open_place
 from worker.lab.scenario import BadScenario
-from worker.settings import DatabaseSettings
+from worker.settings.settings import DatabaseSettings
 
 DATABASES = "SELECT datname FROM pg_database WHERE datname = $1"
 SCHEMAS = "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, $1)"

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.test_lab_service import point_of
 from worker.lab.scenario import BadScenario
 from worker.lab.scenario_files import load_scenario
-from worker.settings import Settings
+from worker.settings.settings import Settings
 
 
 async def test_a_cold_start_pays_for_its_connections_at_first(

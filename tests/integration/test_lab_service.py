@@ -14,10 +14,10 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from tests.harness import eventually
+from tests.support.harness import eventually
 from worker.broker.connection import connect
 from worker.broker.topology import Topology
-from worker.errors import Unreachable
+from worker.core.errors import Unreachable
 from worker.lab import place
 from worker.lab.campaign import Campaign, carry_out
 from worker.lab.plan import repeats
@@ -25,7 +25,7 @@ from worker.lab.queues import open_queues
 from worker.lab.results import Point, Result
 from worker.lab.scenario import BadScenario, Scenario
 from worker.lab.scenario_files import load_scenario
-from worker.settings import Settings
+from worker.settings.settings import Settings
 
 SHORT = {"warm_up_seconds": 0.5, "measure_seconds": 3}
 ONE_READ = {"kind": "read"}

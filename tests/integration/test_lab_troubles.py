@@ -18,7 +18,7 @@ from worker.lab.findings import Diagnosis
 from worker.lab.plan import repeats
 from worker.lab.results import Result
 from worker.lab.scenario import Scenario
-from worker.settings import Settings
+from worker.settings.settings import Settings
 
 
 def scenario(*steps: dict[str, Any], rate: float, pool: int, **load: Any) -> Scenario:

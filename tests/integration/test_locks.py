@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from tests.databases import dsn
-from tests.harness import Harness, eventually
+from dev.databases import dsn
+from tests.support.harness import Harness, eventually
 
 ANN = {"username": "ann", "email": "ann@example.com"}
 

@@ -10,16 +10,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.harness import Harness, Nowhere
-from worker.backoff import Backoff
-from worker.codec import Codec
+from tests.support.harness import Harness, Nowhere
+from worker.codec.codec import Codec
+from worker.core.backoff import Backoff
+from worker.core.messages import Delivery, Done, Job, Outcome, Refused
+from worker.core.registry import load_registry
 from worker.database import ledger
 from worker.database.engine import autocommit, make_sessions
-from worker.database.pool import pool_of
-from worker.lone import ID_TO_COME
-from worker.messages import Delivery, Done, Job, Outcome, Refused
-from worker.processor import Processor
-from worker.registry import load_registry
+from worker.database.pool.pool import pool_of
+from worker.processing.processor import Processor
+from worker.processing.single_statement import ID_TO_COME
 
 ANN = {"username": "ann", "email": "ann@example.com"}
 

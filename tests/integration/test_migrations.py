@@ -22,9 +22,9 @@ from sqlalchemy import NullPool, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from structlog.testing import capture_logs
 
-from tests.harness import eventually
-from worker.database.schema import check_schema
-from worker.errors import Misconfigured
+from tests.support.harness import eventually
+from worker.core.errors import Misconfigured
+from worker.database.migrations import check_schema
 
 ROOT = Path(__file__).parents[2]
 

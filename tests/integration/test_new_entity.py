@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.chaos.processes import WorkerProcess
-from tests.harness import Harness
+from dev.worker_processes import WorkerProcess
 from tests.integration.conftest import Shop
+from tests.support.harness import Harness
 
 
 async def test_the_entity_of_the_page_works(

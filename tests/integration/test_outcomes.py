@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.harness import Harness, eventually
+from tests.support.harness import Harness, eventually
 
 
 @pytest.fixture(params=[64, 1], ids=["grouped", "one-by-one"])

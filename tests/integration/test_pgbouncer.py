@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from tests.harness import Harness
-from tests.servers.install import Apt
+from dev.servers.install import Apt
+from tests.support.harness import Harness
 from worker.database.engine import make_engine
 from worker.lab.bouncer import open_bouncer
 from worker.lab.scenario import BadScenario, Database
-from worker.settings import DatabaseSettings
+from worker.settings.settings import DatabaseSettings
 
 SESSIONS = 2
 """Of the bouncer, for many more connections of ours."""

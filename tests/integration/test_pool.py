@@ -15,11 +15,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.harness import Harness, eventually
+from tests.support.harness import Harness, eventually
+from worker.database.capacity import find_room
 from worker.database.engine import make_engine, make_sessions
-from worker.database.pool import pool_of
-from worker.database.room import find_room
-from worker.settings import DatabaseSettings
+from worker.database.pool.pool import pool_of
+from worker.settings.settings import DatabaseSettings
 
 NAME = "pool under test"
 

@@ -10,14 +10,14 @@ from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.databases import execute
+from dev.databases import execute
+from worker.core.errors import Unreachable
 from worker.database.engine import make_engine
-from worker.database.pool import pool_of
-from worker.database.primary import READ_ONLY
-from worker.database.schema import check_usable
-from worker.errors import Unreachable
-from worker.retry import Kind, classify, is_doubtful
-from worker.settings import DatabaseSettings
+from worker.database.failover import READ_ONLY
+from worker.database.migrations import check_usable
+from worker.database.pool.pool import pool_of
+from worker.processing.fault_kinds import Kind, classify, is_doubtful
+from worker.settings.settings import DatabaseSettings
 
 
 @pytest.fixture

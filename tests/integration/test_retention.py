@@ -12,14 +12,14 @@ import pytest
 from aiormq.exceptions import ChannelPreconditionFailed
 from sqlalchemy import text
 
-from tests.harness import Harness, eventually
+from tests.support.harness import Harness, eventually
 from worker.broker.connection import connect
 from worker.broker.topology import Topology
+from worker.core.messages import Answer, new_id
 from worker.database import ledger
 from worker.database.engine import Sessions, make_engine, make_sessions
 from worker.database.ledger import DONE, Entry
-from worker.database.pruning import BATCH, BEGINNING, PRUNE, forget, keep_pruned, prune
-from worker.messages import Answer, new_id
+from worker.database.ledger_retention import BATCH, BEGINNING, PRUNE, forget, keep_pruned, prune
 
 WEEK = timedelta(days=7)
 ROWS = int(os.environ.get("RETENTION_ROWS", "200000"))

@@ -10,18 +10,18 @@ from sqlalchemy import Connection, ForeignKey, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tests.harness import Harness
-from worker.crud import crud_entity
-from worker.database.base import Base, Row
+from tests.support.harness import Harness
+from worker.core.errors import Misconfigured
+from worker.core.messages import Target, utc_now
+from worker.core.models import Base, Row
+from worker.core.registry import Payload, Reference, Registry
 from worker.database.engine import make_engine, make_sessions
 from worker.entities.order import ORDER
 from worker.entities.user import USER
-from worker.errors import Misconfigured
-from worker.messages import Target, utc_now
-from worker.registry import Payload, Reference, Registry
-from worker.rows import Record
-from worker.settings import Settings
-from worker.work import Work
+from worker.processing.crud import crud_entity
+from worker.processing.row_cache import Record
+from worker.processing.unit_of_work import Work
+from worker.settings.settings import Settings
 
 REGISTRY = Registry([ORDER, USER])  # not in the order in which they depend on each other
 

@@ -5,7 +5,7 @@ broker.py      the broker, at the level of a channel's methods
 database.py    the database: what is committed
 session.py     a connection to it, at the level of statements; engine.py makes them
 commands.py    commands whose handlers behave in known ways
-process.py     `worker.service.Service`, built on these
+process.py     `worker.service.service.Service`, built on these
 machine.py     one schedule, from bytes to its verdict
 verdict.py     what must hold after each
 

@@ -15,8 +15,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.databases import fresh_database
-from tests.interleavings.stores import Kinds, PostgreSQL, StandIn
+from dev.databases import fresh_database
+from tests.support.interleavings.stores import Kinds, PostgreSQL, StandIn
 
 _GIVEN, _HURRY = os.environ.get("WORKER_INTERLEAVINGS"), os.environ.get("WORKER_TESTS_HURRY")
 SCHEDULES = int(_GIVEN or (500 if _HURRY else 1_000))

@@ -15,13 +15,13 @@ from aiormq.channel import Channel
 from aiormq.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError, PublishError
 from pamqp.commands import Basic
 
-from tests.interleavings.servers import BrokerUnderTest, RabbitMQ, StandIn, soon
-from worker.broker import burst as burst_module
-from worker.broker import properties
-from worker.broker.burst import BurstChannel, open_bursts
+from tests.support.interleavings.servers import BrokerUnderTest, RabbitMQ, StandIn, soon
 from worker.broker.connection import closed, intake_of, open_channel
-from worker.messages import Publication
-from worker.settings import Settings
+from worker.broker.protocol import properties
+from worker.broker.publisher import batch as burst_module
+from worker.broker.publisher.batch import BurstChannel, open_bursts
+from worker.core.messages import Publication
+from worker.settings.settings import Settings
 
 Test = Callable[[BrokerUnderTest], Coroutine[Any, Any, None]]
 

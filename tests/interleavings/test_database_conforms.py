@@ -8,9 +8,16 @@ from contextlib import suppress
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from tests.interleavings.stores import Kinds, Store, Undone, beside_one_who_holds, conforms, entry
+from tests.support.interleavings.stores import (
+    Kinds,
+    Store,
+    Undone,
+    beside_one_who_holds,
+    conforms,
+    entry,
+)
 from worker.database.ledger import DEAD_LETTERED, DONE, Entry, LedgerRace
-from worker.retry import Kind, classify, is_doubtful
+from worker.processing.fault_kinds import Kind, classify, is_doubtful
 from worker.testing.proxy import COMMIT
 
 

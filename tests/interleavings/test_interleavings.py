@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from tests.interleavings import schedule
 from tests.interleavings.conftest import SCHEDULES, schedules
-from tests.interleavings.machine import FAULTS, Machine
+from tests.support.interleavings import schedule
+from tests.support.interleavings.machine import FAULTS, Machine
 
 BYTES = 480
 """More than most schedules use."""

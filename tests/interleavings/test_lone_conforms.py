@@ -9,15 +9,15 @@ import pytest
 from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from tests.harness import eventually
-from tests.interleavings.session import Columns
-from tests.interleavings.stores import Kinds, Store, beside_one_who_holds, conforms, entry
-from worker.database import bulk
+from tests.support.harness import eventually
+from tests.support.interleavings.session import Columns
+from tests.support.interleavings.stores import Kinds, Store, beside_one_who_holds, conforms, entry
+from worker.core.messages import utc_now
+from worker.database import rows_sql
 from worker.database.ledger import Entry, LedgerRace
 from worker.entities.user import User
-from worker.lone import ID_TO_COME
-from worker.messages import utc_now
-from worker.retry import Kind, classify, is_doubtful
+from worker.processing.fault_kinds import Kind, classify, is_doubtful
+from worker.processing.single_statement import ID_TO_COME
 
 USERS = cast(Table, User.__table__)
 
@@ -30,20 +30,20 @@ def ann(number: int = 1, **others: Any) -> dict[str, Any]:
 
 
 def columns(*rows: dict[str, Any]) -> Columns:
-    return bulk.given({name: [row[name] for row in rows] for name in rows[0]})
+    return rows_sql.given({name: [row[name] for row in rows] for name in rows[0]})
 
 
 async def create_alone(store: Store, row: dict[str, Any], entry: Entry) -> int:
     async with store.alone() as connection:
-        insert = bulk.insert_rows(USERS, tuple(row))
+        insert = rows_sql.insert_rows(USERS, tuple(row))
         return await store.insert_and_record(connection, insert, columns(row), entry)
 
 
 async def known(store: Store, **wanted: str) -> list[int]:
     """The ids of the users with these values."""
-    query = bulk.find_rows(USERS, tuple(wanted), User.ignore_case, lock=False)
+    query = rows_sql.find_rows(USERS, tuple(wanted), User.ignore_case, lock=False)
     async with store.begin() as session:
-        found = await session.execute(query, bulk.given({n: [v] for n, v in wanted.items()}))
+        found = await session.execute(query, rows_sql.given({n: [v] for n, v in wanted.items()}))
         return [row["id"] for row in found.mappings()]
 
 
@@ -63,7 +63,7 @@ async def test_what_is_created_alone_is_there_with_its_entry(store: Store) -> No
 async def test_of_what_is_created_together_each_has_an_id_of_its_own(store: Store) -> None:
     given = columns(ann(), ann(2, username="bob"))
     async with store.begin() as session:
-        found = await session.execute(bulk.insert_rows(USERS, tuple(ann())), given)
+        found = await session.execute(rows_sql.insert_rows(USERS, tuple(ann())), given)
         ids = sorted(row["id"] for row in found.mappings())
     assert [*await known(store, username="ann"), *await known(store, username="bob")] == ids
 
@@ -138,7 +138,7 @@ async def test_a_connection_that_broke_before_a_create_is_an_outage(store: Store
     async def lose() -> None:
         async with store.alone() as connection:
             await store.lose(connection)
-            insert = bulk.insert_rows(USERS, tuple(ann()))
+            insert = rows_sql.insert_rows(USERS, tuple(ann()))
             await store.insert_and_record(connection, insert, columns(ann()), entry("x"))
 
     with pytest.raises(DBAPIError) as caught:

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from tests.databases import migrate
-from tests.harness import Harness
-from tests.private import harness_on, lent
-from tests.security.certificates import Authority, Pair, give
-from tests.security.lines import PASSWORD, run_rabbitmqctl, run_sql
-from tests.servers import ports
-from tests.servers.postgres import PrivatePostgres
-from tests.servers.rabbitmq import PrivateRabbitMQ
+from dev.databases import migrate
+from dev.servers import ports
+from dev.servers.postgres import PrivatePostgres
+from dev.servers.rabbitmq import PrivateRabbitMQ
+from tests.support.certificates import Authority, Pair, give
+from tests.support.doc_lines import PASSWORD, run_rabbitmqctl, run_sql
+from tests.support.harness import Harness
+from tests.support.private import harness_on, lent
 from worker.broker.topology import Topology
-from worker.settings import Settings
+from worker.settings.settings import Settings
 
 HOST = "localhost"
 """What the servers' certificates are made out to; 127.0.0.1 is a name that is not theirs."""

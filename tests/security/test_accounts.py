@@ -14,17 +14,17 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aiormq.exceptions import ChannelAccessRefused
 
-from tests.e2e.commandline import CommandLine
-from tests.harness import Harness, eventually
+from dev.servers.postgres import PrivatePostgres
+from dev.servers.rabbitmq import PrivateRabbitMQ
 from tests.security.conftest import broker_url_of, database_url, environment_of
-from tests.security.lines import PASSWORD, block
-from tests.servers.postgres import PrivatePostgres
-from tests.servers.rabbitmq import PrivateRabbitMQ
-from worker.broker.publisher import Publisher
+from tests.support.commandline import CommandLine
+from tests.support.doc_lines import PASSWORD, block
+from tests.support.harness import Harness, eventually
+from worker.broker.publisher.publisher import Publisher
+from worker.core.errors import Misconfigured
 from worker.database.engine import make_engine, make_sessions
-from worker.database.pruning import prune
-from worker.errors import Misconfigured
-from worker.settings import DatabaseSettings, Settings
+from worker.database.ledger_retention import prune
+from worker.settings.settings import DatabaseSettings, Settings
 
 Attempt = Callable[[AbstractChannel], Awaitable[object]]
 

@@ -10,11 +10,11 @@ import aio_pika
 import pytest
 from aiormq.exceptions import ChannelPreconditionFailed
 
-from tests.e2e.commandline import CommandLine
-from tests.harness import Harness, Message
+from dev.servers.rabbitmq import PrivateRabbitMQ
 from tests.security.conftest import broker_url_of, environment_of
-from tests.servers.rabbitmq import PrivateRabbitMQ
-from worker.settings import BrokerSettings, Settings
+from tests.support.commandline import CommandLine
+from tests.support.harness import Harness, Message
+from worker.settings.settings import BrokerSettings, Settings
 
 RULES = {"shop": ["user.*"], "worker_operator": ["*"], "*": ["order.create"]}
 

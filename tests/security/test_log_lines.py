@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.commandline import CommandLine
-from tests.harness import Harness
+from dev.servers.rabbitmq import PrivateRabbitMQ
 from tests.security.conftest import environment_of
-from tests.servers.rabbitmq import PrivateRabbitMQ
+from tests.support.commandline import CommandLine
+from tests.support.harness import Harness
 
 FORGED = "2026-01-01T00:00:00.000000Z [error    ] forged"
 BIDI = "\u202e\u2066\u2028\u2029\u200f"
@@ -64,7 +64,7 @@ async def test_nothing_that_is_sent_reaches_the_log_raw(
 ) -> None:
     harness = guarded
     environment = environment_of(harness.settings) | {
-        "WORKER_ENTITIES": "tests.security.quoting_entities",
+        "WORKER_ENTITIES": "tests.support.quoting_entities",
         "WORKER_MAX_ATTEMPTS": "2",
         "WORKER_AUTHORIZATION": json.dumps({"*": ["user.*"]}),
     }

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
-from tests.e2e.commandline import CommandLine
-from tests.harness import Harness, eventually
-from tests.security.certificates import Authority, Pair
+from dev.servers.postgres import PrivatePostgres
+from dev.servers.rabbitmq import PrivateRabbitMQ
 from tests.security.conftest import HOST, Keys, environment_of
-from tests.servers.postgres import PrivatePostgres
-from tests.servers.rabbitmq import PrivateRabbitMQ
-from worker.broker.burst import BurstChannel
+from tests.support.certificates import Authority, Pair
+from tests.support.commandline import CommandLine
+from tests.support.harness import Harness, eventually
 from worker.broker.connection import connect
+from worker.broker.publisher.batch import BurstChannel
+from worker.core.errors import Misconfigured, Unreachable, WorkerError
 from worker.database.engine import make_engine
-from worker.database.faults import explain
-from worker.errors import Misconfigured, Unreachable, WorkerError
-from worker.retry import Kind, classify
-from worker.settings import BrokerSettings, DatabaseSettings, Settings
+from worker.database.errors import explain
+from worker.processing.fault_kinds import Kind, classify
+from worker.settings.settings import BrokerSettings, DatabaseSettings, Settings
 
 ByTls = Callable[..., Settings]
 

@@ -9,8 +9,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from tests.unit.fakes import make_codec
-from worker.codec import Codec
+from tests.support.fakes import make_codec
+from worker.codec.codec import Codec
 
 settings.register_profile(
     "unit",

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.fakes import REGISTRY, delivery, make_codec
-from worker.authorization import Authorization
-from worker.backoff import Backoff
+from tests.support.fakes import REGISTRY, delivery, make_codec
+from worker.codec.authorization import Authorization
+from worker.core.backoff import Backoff
+from worker.core.errors import Misconfigured
+from worker.core.messages import Barred, Command, Job, Refused, Unusable
 from worker.database.engine import Sessions
-from worker.errors import Misconfigured
-from worker.messages import Barred, Command, Job, Refused, Unusable
-from worker.processor import Processor
-from worker.settings import Settings, load_settings
+from worker.processing.processor import Processor
+from worker.settings.settings import Settings, load_settings
 
 CODEC = make_codec()
 TYPES = ["user.create", "user.delete", "order.create"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.backoff import RECONNECT, Backoff
+from worker.core.backoff import RECONNECT, Backoff
 
 backoffs = st.builds(
     Backoff,

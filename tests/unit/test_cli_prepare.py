@@ -9,8 +9,8 @@ import pytest
 
 from worker.cli.prepare import complete, known_type, paced
 from worker.cli.terminal import Misused
-from worker.errors import Unreachable
-from worker.registry import load_registry
+from worker.core.errors import Unreachable
+from worker.core.registry import load_registry
 
 
 async def test_steps_come_no_faster_than_the_rate() -> None:

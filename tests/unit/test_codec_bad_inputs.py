@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.fakes import ANN, delivery, make_codec
-from worker import codec as codec_module
-from worker import reading
-from worker.codec import Codec
-from worker.messages import Command, Problem, Unusable, utc_now
-from worker.reading import MAX_FAULTS
+from tests.support.fakes import ANN, delivery, make_codec
+from worker.codec import codec as codec_module
+from worker.codec import parser
+from worker.codec.codec import Codec
+from worker.codec.parser import MAX_FAULTS
+from worker.core.messages import Command, Problem, Unusable, utc_now
 
 CREATE = {"id": "c1", "type": "user.create", "data": ANN}
 UPDATE = {"id": "c2", "type": "user.update", "target": {"id": 1}, "data": {"rating": 1}}
@@ -92,14 +92,14 @@ def test_a_hundred_thousand_unknown_members_cost_no_fault_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = 0
-    original = reading._pointer
+    original = parser._pointer
 
     def counted(path: tuple[str | int, ...]) -> str:
         nonlocal made
         made += 1
         return original(path)
 
-    monkeypatch.setattr(reading, "_pointer", counted)
+    monkeypatch.setattr(parser, "_pointer", counted)
     many = {f"key-{number}": number for number in range(60_000)}
     codec = make_codec(max_body_bytes=10_000_000)
     problem = problem_of(codec, {**CREATE, **many, "data": {**ANN, **many}})

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.fakes import ANN, delivery, make_codec
-from worker.codec import Codec
-from worker.messages import Command, Target
+from tests.support.fakes import ANN, delivery, make_codec
+from worker.codec.codec import Codec
+from worker.core.messages import Command, Target
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -10,9 +10,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.answerable import CODEC, assert_answerable
-from tests.unit.fakes import ANN, delivery
-from worker.messages import Command
+from dev.fuzz.answerable import CODEC, assert_answerable
+from tests.support.fakes import ANN, delivery
+from worker.core.messages import Command
 
 VALID: list[dict[str, Any]] = [
     {"id": "a", "type": "user.create", "data": {**ANN, "rating": 1.5}},

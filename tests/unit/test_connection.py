@@ -18,12 +18,12 @@ from aiormq.exceptions import (
 )
 from yarl import URL
 
-from tests.unit.fakes import NO_WAIT, until
+from tests.support.fakes import NO_WAIT, until
 from worker.broker import connection as connection_module
 from worker.broker.connection import keep_connected
-from worker.broker.faults import explain
-from worker.errors import Misconfigured, Unreachable
-from worker.settings import BrokerSettings
+from worker.broker.errors import explain
+from worker.core.errors import Misconfigured, Unreachable
+from worker.settings.settings import BrokerSettings
 from worker.telemetry.readiness import Part
 
 

@@ -13,16 +13,16 @@ from aiormq.exceptions import AMQPError
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from tests.unit.fakes import turns, until
-from worker.broker import subscription as subscription_module
-from worker.broker.consumer import Consumer
-from worker.broker.subscription import SUSPECT_DELIVERIES, read_delivery
+from tests.support.fakes import turns, until
+from worker.broker.consumer import subscription as subscription_module
+from worker.broker.consumer.ack_window import Window
+from worker.broker.consumer.consumer import Consumer
+from worker.broker.consumer.subscription import SUSPECT_DELIVERIES, read_delivery
+from worker.broker.protocol.frame_reader import UNREADABLE_HEADER
 from worker.broker.topology import Topology
-from worker.broker.window import Window
-from worker.broker.wire import UNREADABLE_HEADER
-from worker.errors import Unreachable
-from worker.messages import Delivery
-from worker.settings import BrokerSettings
+from worker.core.errors import Unreachable
+from worker.core.messages import Delivery
+from worker.settings.settings import BrokerSettings
 from worker.telemetry.readiness import Part
 
 # Of the default limit of 20 deliveries, half convicts, and a bit more than half of that isolates.

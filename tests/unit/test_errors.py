@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests.unit.fakes import make_codec
-from worker.errors import (
+from tests.support.fakes import make_codec
+from worker.core.errors import (
     CommandRefused,
     Conflict,
     Forbidden,
@@ -21,7 +21,7 @@ from worker.errors import (
     VersionMismatch,
     WorkerError,
 )
-from worker.messages import Problem
+from worker.core.messages import Problem
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_refusal_of_ones_own_can_be_told_too() -> None:
     assert make_codec().problem_data(Problem(OutOfStock.code, "none left"))["title"]
 
 
-@pytest.mark.parametrize("module", ["worker", "worker.errors", "worker.settings"])
+@pytest.mark.parametrize("module", ["worker", "worker.core.errors", "worker.settings.settings"])
 def test_importing_the_outer_modules_loads_neither_broker_nor_database(module: str) -> None:
     look = f"import sys, {module}; print([m for m in ('aiormq', 'sqlalchemy') if m in sys.modules])"
     done = subprocess.run(

@@ -9,14 +9,14 @@ from uuid import UUID
 
 import pytest
 
-from tests.unit.fakes import ANN, delivery, make_codec
-from worker.answers import CLOUDEVENT, Answers
+from tests.support.fakes import ANN, delivery, make_codec
+from worker.broker.publisher.publications import CLOUDEVENT, Answers
 from worker.broker.topology import Topology
-from worker.codec import Codec
-from worker.errors import Conflict, IdReused, NotFound, Refusal, VersionMismatch
-from worker.messages import Answer, DeadLetter, Done, Job, Refused, Settled, new_id, utc_now
-from worker.outcomes import problem_of
-from worker.settings import BrokerSettings
+from worker.codec.codec import Codec
+from worker.core.errors import Conflict, IdReused, NotFound, Refusal, VersionMismatch
+from worker.core.messages import Answer, DeadLetter, Done, Job, Refused, Settled, new_id, utc_now
+from worker.processing.outcomes import problem_of
+from worker.settings.settings import BrokerSettings
 
 TOPOLOGY = Topology("worker", BrokerSettings())
 CODEC = make_codec()

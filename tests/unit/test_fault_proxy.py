@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 
-from tests.harness import eventually
+from tests.support.harness import eventually
 from worker.testing.proxy import COMMIT, Proxy
 
 ALMOST_NOTHING_SECONDS = 0.15

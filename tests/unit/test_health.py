@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from worker.errors import Misconfigured
+from worker.core.errors import Misconfigured
 from worker.telemetry.health import Health
 from worker.telemetry.readiness import Part
 

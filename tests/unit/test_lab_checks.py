@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab_results import make_point, make_result
+from tests.support.lab_results import make_point, make_result
 from worker.lab.analysis import analyse
 from worker.lab.checks import check_point, generator_headroom, littles_law, repeats, steady_state
 from worker.lab.durations import durations_from

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.lab_results import bimodal, exponential, make_about, make_point
+from tests.support.lab_results import bimodal, exponential, make_about, make_point
 from worker.lab.diagnosis import diagnose
 from worker.lab.durations import durations_from
 from worker.lab.findings import Diagnosis

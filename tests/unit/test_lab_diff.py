@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab_results import exponential, make_point, make_result
+from tests.support.lab_results import exponential, make_point, make_result
 from worker.cli import exit_code
-from worker.errors import Misconfigured
+from worker.core.errors import Misconfigured
 from worker.lab.diff import compare
 from worker.lab.results import Result, save_result
 

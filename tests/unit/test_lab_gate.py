@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab_results import make_point, make_result
+from tests.support.lab_results import make_point, make_result
 from worker.cli import exit_code
-from worker.errors import Misconfigured
+from worker.core.errors import Misconfigured
 from worker.lab.gate import Limits, judge
 from worker.lab.results import Result, load_result, save_result
 from worker.lab.units import parse_seconds, show_number, show_seconds, show_share

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.lab_results import always, make_point
+from tests.support.lab_results import always, make_point
 from worker.lab.model import fit_usl, usl
 from worker.lab.repeats import Repeats, by_setting
 

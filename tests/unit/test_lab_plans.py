@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab_results import exponential, make_point
+from tests.support.lab_results import exponential, make_point
 from worker.lab.plan import Limit, Plan, Trial, find_capacity, repeats
 from worker.lab.results import Objective, Point
 from worker.lab.scenario import Scenario

@@ -7,7 +7,7 @@ import socket
 import psutil
 import pytest
 
-from worker.errors import Misconfigured, Unreachable
+from worker.core.errors import Misconfigured, Unreachable
 from worker.lab.processes import Child, LabFailed, child
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.lab_results import always, bimodal, make_point
+from tests.support.lab_results import always, bimodal, make_point
 from worker.lab.durations import durations_from
 from worker.lab.model import predict
 from worker.lab.queueing import (

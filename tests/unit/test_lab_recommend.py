@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab_results import always, exponential, make_about, make_point, make_result
+from tests.support.lab_results import always, exponential, make_about, make_point, make_result
 from worker.lab.analysis import analyse
 from worker.lab.durations import durations_from
 from worker.lab.queueing import wait_mmc
@@ -36,7 +36,7 @@ def test_it_lands_within_one_step_of_theory(sweep: Result) -> None:
 
 
 def test_the_env_snippet_is_a_valid_setting(sweep: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    from worker.settings import Settings
+    from worker.settings.settings import Settings
 
     advice = sweep.recommendation
     assert advice is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab_results import exponential, make_about, make_point, make_result
+from tests.support.lab_results import exponential, make_about, make_point, make_result
 from worker.cli import exit_code
 from worker.lab.analysis import analyse
 from worker.lab.durations import durations_from

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.lab_results import make_point
+from tests.support.lab_results import make_point
 from worker.lab.results import Point, Setting
 from worker.lab.view import LiveView, PlainView, describe, make_view, pool_bar, show_time
 

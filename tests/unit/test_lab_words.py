@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab_results import make_point, make_result
+from tests.support.lab_results import make_point, make_result
 from worker.cli.lab.conduct import _tell, folder, integers
 from worker.cli.terminal import Misused
 from worker.lab.analysis import analyse

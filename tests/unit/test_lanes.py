@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.unit.fakes import NO_WAIT, FakeSource, done, make_job, tag_of, turns, until
-from worker import lanes as lanes_module
-from worker.lanes import MAX_UNPUBLISHED_GROUPS, Lane, Lanes
-from worker.messages import Away, Held, Item, Job, Outcome, Retry, Settled
+from tests.support.fakes import NO_WAIT, FakeSource, done, make_job, tag_of, turns, until
+from worker.core.messages import Away, Held, Item, Job, Outcome, Retry, Settled
+from worker.processing import lanes as lanes_module
+from worker.processing.lanes import MAX_UNPUBLISHED_GROUPS, Lane, Lanes
 
 Decide = Callable[[Sequence[Job]], list[Outcome]]
 

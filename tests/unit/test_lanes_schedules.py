@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.fakes import NO_WAIT, FakeSource, done, make_job, tag_of
-from worker import lanes as lanes_module
-from worker.lanes import Lanes
-from worker.messages import Away, Held, Job, Outcome, Retry, Settled
+from tests.support.fakes import NO_WAIT, FakeSource, done, make_job, tag_of
+from worker.core.messages import Away, Held, Job, Outcome, Retry, Settled
+from worker.processing import lanes as lanes_module
+from worker.processing.lanes import Lanes
 
 KEYS = [None, "a", "b", "c", "d"]
 # A seed, not a `Random` of Hypothesis: timers make the sequence of questions vary.

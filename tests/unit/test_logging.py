@@ -14,7 +14,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.fakes import turns
+from tests.support.fakes import turns
 from worker.telemetry.logging import _escape_control, configure_logging
 
 HOSTILE = "a\r\n2026-01-01 [info] forged\x1b[2J\x9b31m\u202e\u2028\x00"

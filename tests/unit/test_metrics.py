@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.util import greenlet_spawn
 
 from tests.unit.test_pool import make_pool
-from worker.database.instruments import INSTRUMENTS, reader_of
+from worker.database.pool.metrics import INSTRUMENTS, reader_of
 from worker.telemetry.health import Health
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

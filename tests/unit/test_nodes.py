@@ -11,8 +11,8 @@ from yarl import URL
 from worker.broker import connection as connection_module
 from worker.broker.connection import connect
 from worker.broker.nodes import Nodes
-from worker.errors import Misconfigured, Unreachable
-from worker.settings import BrokerSettings
+from worker.core.errors import Misconfigured, Unreachable
+from worker.settings.settings import BrokerSettings
 
 ADDRESSES = [f"amqp://ann:s3cret@node-{n}/" for n in (1, 2, 3)]
 

@@ -19,11 +19,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from tests.harness import eventually
-from worker.database import pool as pool_module
-from worker.database.gate import Gate
-from worker.database.pool import FairPool, NestedCheckout
-from worker.retry import Kind, classify
+from tests.support.harness import eventually
+from worker.database.pool import pool as pool_module
+from worker.database.pool.admission import Gate
+from worker.database.pool.pool import FairPool, NestedCheckout
+from worker.processing.fault_kinds import Kind, classify
 
 
 class Connection:

@@ -14,15 +14,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
-from tests.unit.fakes import REGISTRY, delivery, done, make_codec, make_job
-from worker.backoff import Backoff
+from tests.support.fakes import REGISTRY, delivery, done, make_codec, make_job
+from worker.core.backoff import Backoff
+from worker.core.messages import (
+    Answer,
+    Command,
+    DeadLetter,
+    Done,
+    Held,
+    Job,
+    Outcome,
+    Refused,
+    Retry,
+)
 from worker.database import ledger
 from worker.database.engine import Sessions
 from worker.database.ledger import Entry, LedgerRace
-from worker.failures import MAX_LOSSES, SUSPECT_LOSSES
-from worker.messages import Answer, Command, DeadLetter, Done, Held, Job, Outcome, Refused, Retry
-from worker.processor import Processor, _distinct
-from worker.transaction import REDRIVE_HEADER
+from worker.processing.failures import MAX_LOSSES, SUSPECT_LOSSES
+from worker.processing.processor import Processor, _distinct
+from worker.processing.transaction import REDRIVE_HEADER
 
 CODEC = make_codec()
 

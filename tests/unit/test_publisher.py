@@ -22,12 +22,12 @@ from aiormq.exceptions import (
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from tests.unit.fakes import NO_WAIT, turns, until
-from worker.broker import publisher as publisher_module
-from worker.broker.publisher import Publisher
+from tests.support.fakes import NO_WAIT, turns, until
+from worker.broker.publisher import publisher as publisher_module
+from worker.broker.publisher.publisher import Publisher
 from worker.broker.topology import Topology
-from worker.messages import Publication
-from worker.settings import BrokerSettings
+from worker.core.messages import Publication
+from worker.settings.settings import BrokerSettings
 from worker.telemetry.readiness import Part
 
 FRAME_MAX = 131_072

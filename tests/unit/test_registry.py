@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.fakes import REGISTRY
-from worker.database.base import Row
+from tests.support.fakes import REGISTRY
+from worker.core.errors import Misconfigured
+from worker.core.models import Row
+from worker.core.registry import Entity, Payload, Registry, load_registry
 from worker.entities.order import ORDER, Order, OrderCreate
 from worker.entities.user import USER, User, UserCreate
-from worker.errors import Misconfigured
-from worker.registry import Entity, Payload, Registry, load_registry
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from worker.errors import Misconfigured
-from worker.settings import (
+from worker.core.errors import Misconfigured
+from worker.settings.settings import (
     BrokerSettings,
     DatabaseSettings,
     HealthSettings,

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import eventually
-from worker.backoff import Backoff
-from worker.errors import Misconfigured
-from worker.supervisor import child as child_module
-from worker.supervisor.child import Child, Command
-from worker.supervisor.log import Log
+from tests.support.harness import eventually
+from worker.core.backoff import Backoff
+from worker.core.errors import Misconfigured
+from worker.service.supervisor import child as child_module
+from worker.service.supervisor.child import Child, Command
+from worker.service.supervisor.log import Log
 
 PRELUDE = """
 import json, os, socket, sys, time

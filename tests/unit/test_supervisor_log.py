@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import structlog
 
-from worker.supervisor.log import Log, tell
-from worker.supervisor.plan import Plan, python_module
+from worker.service.supervisor.log import Log, tell
+from worker.service.supervisor.plan import Plan, python_module
 from worker.telemetry.logging import configure_logging
 
 
 def test_a_line_has_the_form_of_a_workers(capsys: pytest.CaptureFixture[str]) -> None:
     values = {"process": 1, "reason": 'a "quoted"\r\n\x1b[31m word, ümlaut'}
     configure_logging(level="info", form="json")
-    structlog.get_logger("worker.supervisor").warning("process ended", **values)
+    structlog.get_logger("worker.service.supervisor").warning("process ended", **values)
     Log(level="info", as_json=True).warning("process ended", **values)
     theirs, ours = (json.loads(line) for line in capsys.readouterr().err.splitlines())
 

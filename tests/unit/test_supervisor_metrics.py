@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from worker.supervisor.metrics import merge, merged_metrics
+from worker.service.supervisor.metrics import merge, merged_metrics
 from worker.telemetry.health import Health
 from worker.telemetry.instruments import Instrument, Reading
 
 WAITS = Instrument("worker.waits", "counter", "{wait}", "How often.", ("why",))
-LANES = Instrument("worker.lanes", "gauge", "{lane}", "How many.")
+LANES = Instrument("worker.processing.lanes", "gauge", "{lane}", "How many.")
 ODD = 'a "quoted" } and,\nbroken = 1'
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.harness import eventually
-from worker.errors import Misconfigured
-from worker.supervisor import pages as pages_module
-from worker.supervisor.pages import Answer, Pages, json_answer
+from tests.support.harness import eventually
+from worker.core.errors import Misconfigured
+from worker.service.supervisor import pages as pages_module
+from worker.service.supervisor.pages import Answer, Pages, json_answer
 
 WELL: dict[str, Any] = {"ready": True}
 ILL: dict[str, Any] = {"ready": False, "reason": 'no "answer"\r\n\x1b[31m'}

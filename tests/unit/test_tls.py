@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from tests.security.certificates import Authority
+from tests.support.certificates import Authority
+from worker.core.errors import Misconfigured
 from worker.database.engine import make_engine
-from worker.errors import Misconfigured
-from worker.settings import DatabaseSettings, load_settings
-from worker.tls import TlsFiles, mismatch, was_dropped
+from worker.settings.settings import DatabaseSettings, load_settings
+from worker.settings.tls import TlsFiles, mismatch, was_dropped
 
 DATABASE = "postgresql+asyncpg://ann:secret@db/shop"
 SERVERS = {"BROKER": "amqps://ann:secret@mq/", "DATABASE": DATABASE}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.testing.book import (
+from worker.testing.journal import (
     Attempt,
     Book,
     Confirm,

@@ -1,1 +1,1 @@
-"""The only folder that imports aio_pika and aiormq."""
+"""RabbitMQ: receive, publish, acknowledge; the only folder that imports aio_pika, aiormq, pamqp."""

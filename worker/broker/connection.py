@@ -24,12 +24,12 @@ from aiormq.exceptions import (
 )
 from yarl import URL
 
-from worker.backoff import RECONNECT
-from worker.broker.faults import explain, lacks_right, none_of
+from worker.broker.errors import explain, lacks_right, none_of
 from worker.broker.nodes import Nodes
-from worker.broker.wire import Intake, TolerantTransport
-from worker.errors import Misconfigured, Unreachable
-from worker.settings import BrokerSettings
+from worker.broker.protocol.frame_reader import Intake, TolerantTransport
+from worker.core.backoff import RECONNECT
+from worker.core.errors import Misconfigured, Unreachable
+from worker.settings.settings import BrokerSettings
 from worker.telemetry.readiness import Part
 
 log = structlog.get_logger(__name__)

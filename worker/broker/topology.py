@@ -20,8 +20,8 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
 )
 
-from worker.errors import Misconfigured
-from worker.settings import BrokerSettings, Settings
+from worker.core.errors import Misconfigured
+from worker.settings.settings import BrokerSettings, Settings
 
 DAY_MILLISECONDS = 86_400_000
 DEAD_LETTERS_DELIVERY_LIMIT = 1_000_000

@@ -27,7 +27,7 @@ from worker.cli import (
     watch,
 )
 from worker.cli.terminal import OutputClosed, say
-from worker.errors import WorkerError
+from worker.core.errors import WorkerError
 
 # No markup: `[field=value …]` in a help text is no style, and a plain page suits any terminal.
 app = typer.Typer(

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from worker.cli.prepare import complete, read_settings
-from worker.errors import Unreachable, WorkerError
+from worker.core.errors import Unreachable, WorkerError
 
 if TYPE_CHECKING:
     from worker.broker.topology import Topology
-    from worker.settings import Settings
+    from worker.settings.settings import Settings
     from worker.telemetry.health import Health
 
 READY_SECONDS = 15
@@ -58,11 +58,11 @@ def demo() -> None:
 
 
 async def _demo(settings: Settings) -> None:
-    from worker.broker.sender import open_sender
+    from worker.broker.client.client import open_sender
     from worker.broker.topology import Topology
     from worker.cli.play import Play
-    from worker.codec import Codec
-    from worker.registry import load_registry
+    from worker.codec.codec import Codec
+    from worker.core.registry import load_registry
 
     topology = Topology.of(settings)
     async with (
@@ -81,8 +81,8 @@ async def _demo(settings: Settings) -> None:
 async def _worker(settings: Settings) -> AsyncIterator[None]:
     """A worker in this process, ready; stopped in order at the end."""
     from worker.database.engine import make_engine
-    from worker.database.schema import check_schema
-    from worker.service import Service
+    from worker.database.migrations import check_schema
+    from worker.service.service import Service
 
     # A worker would wait for the database; a demo says at once what is missing.
     engine = make_engine(settings.database, name=settings.namespace)
@@ -116,8 +116,8 @@ def _why(health: Health) -> str:
 @asynccontextmanager
 async def _nothing_left(settings: Settings, topology: Topology) -> AsyncIterator[None]:
     """Queues and exchanges of the demo's own are deleted at the end."""
+    from worker.broker.client.client import remove
     from worker.broker.connection import connect
-    from worker.broker.sender import remove
 
     # First of all it is seen whether the broker can be reached: a worker would wait for it.
     async with connect(settings.broker, topology.namespace) as connection:

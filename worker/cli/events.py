@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from worker.cli.terminal import coloured, columns, emit, emit_json, json_safe
 
 if TYPE_CHECKING:
-    from worker.broker.stream import Recorded
+    from worker.broker.client.event_stream import Recorded
 
 PROBLEM = "urn:worker:problem:"
 _COMMON = frozenset({"id", "version", "created_on", "updated_on"})

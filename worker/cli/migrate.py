@@ -10,7 +10,7 @@ from worker.cli.prepare import complete, read_settings
 from worker.cli.terminal import OutputClosed, say
 
 if TYPE_CHECKING:
-    from worker.settings import Settings
+    from worker.settings.settings import Settings
 
 
 def migrate(
@@ -37,10 +37,10 @@ def migrate(
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
+    from worker.core.errors import Misconfigured
     from worker.database.engine import make_engine
-    from worker.database.faults import explain
-    from worker.database.schema import alembic_config
-    from worker.errors import Misconfigured
+    from worker.database.errors import explain
+    from worker.database.migrations import alembic_config
 
     settings = read_settings()
     config = alembic_config(settings.migrations)

@@ -10,8 +10,8 @@ from worker.cli.prepare import complete, read_settings
 from worker.cli.terminal import counted, emit_json, say
 
 if TYPE_CHECKING:
-    from worker.broker.layout import QueueState
-    from worker.settings import Settings
+    from worker.broker.client.partition_admin import QueueState
+    from worker.settings.settings import Settings
 
 app = typer.Typer(
     help="Show the partitions of the commands; change their number.",
@@ -38,8 +38,8 @@ def show() -> None:
 
 
 async def _show(settings: Settings) -> None:
+    from worker.broker.client.partition_admin import look
     from worker.broker.connection import connect
-    from worker.broker.layout import look
     from worker.broker.topology import Topology
 
     topology = Topology.of(settings)
@@ -97,13 +97,13 @@ def apply() -> None:
 
 
 async def _apply(settings: Settings) -> None:
-    from worker.broker import layout
+    from worker.broker.client import partition_admin
     from worker.broker.connection import connect
     from worker.broker.topology import Topology
 
     topology = Topology.of(settings)
     async with connect(settings.broker, f"{settings.namespace} partitions") as connection:
-        removed = await layout.apply(connection, topology)
+        removed = await partition_admin.apply(connection, topology)
     for state in removed:
         emit_json({"queue": state.queue, "action": "removed"})
     say(f"{counted(settings.partitions, 'partition')}, {counted(len(removed), 'queue')} removed")

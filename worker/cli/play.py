@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from worker.broker.sender import Sender
+from worker.broker.client.client import Sender
 from worker.broker.topology import Topology
 from worker.cli.events import members_of, problem_of, summary
 from worker.cli.publish import publication_of
 from worker.cli.terminal import counted, printable
-from worker.codec import Codec
-from worker.errors import TimedOut
-from worker.messages import new_id
+from worker.codec.codec import Codec
+from worker.core.errors import TimedOut
+from worker.core.messages import new_id
 
 ANSWER_SECONDS = 10
 

@@ -8,18 +8,18 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from worker.cli.terminal import Misused
-from worker.errors import Unreachable
+from worker.core.errors import Unreachable
 
 if TYPE_CHECKING:
-    from worker.registry import Registry
-    from worker.settings import Settings
+    from worker.core.registry import Registry
+    from worker.settings.settings import Settings
 
 T = TypeVar("T")
 
 
 def read_settings() -> Settings:
     """The settings, with logging set up for a command that speaks for itself: warnings and up."""
-    from worker.settings import load_settings
+    from worker.settings.settings import load_settings
     from worker.telemetry.logging import configure_logging
 
     settings = load_settings()

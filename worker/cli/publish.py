@@ -13,10 +13,10 @@ from worker.cli.values import fields
 
 if TYPE_CHECKING:
     from worker.broker.topology import Topology
-    from worker.codec import Codec
-    from worker.messages import Publication
-    from worker.registry import Registry
-    from worker.settings import Settings
+    from worker.codec.codec import Codec
+    from worker.core.messages import Publication
+    from worker.core.registry import Registry
+    from worker.settings.settings import Settings
 
 
 def publish(
@@ -104,8 +104,8 @@ def publish(
     if type_ is None:
         raise Misused("give the TYPE of the command, such as user.create, or --file")
     settings = read_settings()
-    from worker.messages import new_id
-    from worker.registry import load_registry
+    from worker.core.messages import new_id
+    from worker.core.registry import load_registry
 
     command: dict[str, Any] = {"id": new_id() if id_ is None else id_, "type": type_}
     registry = load_registry(settings.entities)
@@ -147,10 +147,10 @@ def _json(text: str) -> Any:
 async def _publish(
     settings: Settings, registry: Registry, command: dict[str, Any], wait: float | None
 ) -> None:
-    from worker.broker.sender import open_sender
+    from worker.broker.client.client import open_sender
     from worker.broker.topology import Topology
-    from worker.codec import Codec
-    from worker.errors import TimedOut, Unreachable
+    from worker.codec.codec import Codec
+    from worker.core.errors import TimedOut, Unreachable
 
     topology = Topology.of(settings)
     publication = publication_of(topology, Codec(registry), command)
@@ -176,8 +176,8 @@ def publication_of(
     topology: Topology, codec: Codec, command: dict[str, Any], body: bytes | None = None
 ) -> Publication:
     """The command as a message; `body` are its bytes, if there are some already."""
-    from worker.broker.routing import routing_key_of, short
-    from worker.messages import Publication
+    from worker.codec.routing_key import routing_key_of, short
+    from worker.core.messages import Publication
 
     if body is None:
         body = json.dumps(command).encode()
@@ -195,7 +195,7 @@ def publication_of(
 def _show_answer(body: bytes) -> None:
     """Print the event; raises `CommandRefused` if it says that nothing was done."""
     from worker.cli.events import members_of, problem_of
-    from worker.errors import CommandRefused
+    from worker.core.errors import CommandRefused
 
     emit(json_safe(body.decode()))
     problem = problem_of(members_of(body) or {})

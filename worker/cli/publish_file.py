@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 from worker.cli.prepare import complete, known_type
 from worker.cli.publish import publication_of
 from worker.cli.terminal import Misused, Report, counted, say
-from worker.errors import WorkerError
+from worker.core.errors import WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.broker.sender import Sender
+    from worker.broker.client.client import Sender
     from worker.broker.topology import Topology
-    from worker.codec import Codec
-    from worker.registry import Registry
-    from worker.settings import Settings
+    from worker.codec.codec import Codec
+    from worker.core.registry import Registry
+    from worker.settings.settings import Settings
 
 MOST_UNCONFIRMED = 500
 CHUNK_BYTES = 256 * 1024
@@ -42,7 +42,7 @@ class Line:
 
 def publish_file(settings: Settings, path: str) -> None:
     """Publish every command of the file, in order; `-` is stdin."""
-    from worker.registry import load_registry
+    from worker.core.registry import load_registry
 
     registry = load_registry(settings.entities)
     try:
@@ -53,9 +53,9 @@ def publish_file(settings: Settings, path: str) -> None:
 
 
 async def _publish(settings: Settings, registry: Registry, file: int) -> None:
-    from worker.broker.sender import open_sender
+    from worker.broker.client.client import open_sender
     from worker.broker.topology import Topology
-    from worker.codec import Codec
+    from worker.codec.codec import Codec
 
     topology = Topology.of(settings)
     pipeline = Pipeline(topology, Codec(registry))
@@ -140,7 +140,7 @@ async def _commands(file: int, registry: Registry, most_bytes: int) -> AsyncIter
 
 
 def _command(number: int, text: bytes, registry: Registry, most_bytes: int) -> Line:
-    from worker.messages import new_id
+    from worker.core.messages import new_id
 
     if len(text) > most_bytes:
         raise Misused(f"it is longer than WORKER_MAX_BODY_BYTES={most_bytes}")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from worker.cli.terminal import Misused
-from worker.errors import WorkerError
+from worker.core.errors import WorkerError
 
 if TYPE_CHECKING:
-    from worker.settings import Settings
+    from worker.settings.settings import Settings
 
 COLLECT_AFTER_OBJECTS = 10_000
 
@@ -48,7 +48,7 @@ def run(
       worker run --processes 4
       WORKER_LANES=16 WORKER_LOG_FORMAT=json worker run
     """
-    from worker.settings import load_settings
+    from worker.settings.settings import load_settings
 
     if child is not None:
         number, line = map(int, child.split(":"))
@@ -56,7 +56,7 @@ def run(
     elif processes > 1:
         _supervise(load_settings(), processes)
     else:
-        from worker.service import run_until_signalled
+        from worker.service.service import run_until_signalled
 
         settings = _with_logs(load_settings())
         _run(run_until_signalled(settings))
@@ -65,7 +65,7 @@ def run(
 def _supervise(settings: Settings, processes: int) -> None:
     if sys.platform == "win32":
         raise Misused("--processes needs a POSIX system; start that many workers instead")
-    from worker.supervisor.plan import Plan, become_supervisor
+    from worker.service.supervisor.plan import Plan, become_supervisor
 
     become_supervisor(
         Plan(
@@ -81,8 +81,8 @@ def _supervise(settings: Settings, processes: int) -> None:
 
 
 def _run_as_child(number: int, line_number: int, processes: int) -> None:
-    from worker.settings import load_settings
-    from worker.supervisor.line import open_line, run_on_line, tell_error
+    from worker.service.supervised import open_line, run_on_line, tell_error
+    from worker.settings.settings import load_settings
 
     with open_line(line_number) as line:
         try:

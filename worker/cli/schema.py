@@ -27,9 +27,9 @@ def schema(
       worker schema user.create > user.create.schema.json
       worker schema | jq '."$defs"."order.create"'
     """
-    from worker.cli.schemas import schema_of, schema_of_all
-    from worker.registry import load_registry
-    from worker.settings import load_settings
+    from worker.codec.schemas import schema_of, schema_of_all
+    from worker.core.registry import load_registry
+    from worker.settings.settings import load_settings
 
     registry = load_registry(load_settings().entities)
     if type_ is None:

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any
 
-from worker.errors import WorkerError
+from worker.core.errors import WorkerError
 
 
 class Misused(WorkerError):

@@ -13,8 +13,8 @@ from worker.cli.terminal import Misused, say
 from worker.cli.values import duration
 
 if TYPE_CHECKING:
-    from worker.broker.stream import Start
-    from worker.settings import Settings
+    from worker.broker.client.event_stream import Start
+    from worker.settings.settings import Settings
 
 
 def watch(
@@ -86,8 +86,8 @@ async def _watch(
 ) -> None:
     from contextlib import aclosing
 
-    from worker.broker.stream import EventStream
-    from worker.broker.topics import matches
+    from worker.broker.client.event_stream import EventStream
+    from worker.broker.client.topic_match import matches
     from worker.broker.topology import Topology
     from worker.cli.events import print_event
 

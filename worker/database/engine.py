@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from worker.database.meter import attach
-from worker.database.pool import FairPool, pool_of
-from worker.database.primary import follow
+from worker.database.failover import follow
+from worker.database.pool.pool import FairPool, pool_of
+from worker.database.pool.stats import attach
 from worker.database.tls import secure
-from worker.settings import DatabaseSettings
+from worker.settings.settings import DatabaseSettings
 
 Sessions = async_sessionmaker[AsyncSession]
 

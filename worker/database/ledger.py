@@ -34,8 +34,8 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from worker.database.base import Base
-from worker.messages import Answer
+from worker.core.messages import Answer
+from worker.core.models import Base
 
 DONE, REFUSED, DEAD_LETTERED = "done", "refused", "dead_lettered"
 

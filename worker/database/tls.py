@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from worker.settings import DatabaseSettings
+from worker.settings.settings import DatabaseSettings
 
 
 class CannotConnect(ConnectionError):

@@ -19,7 +19,7 @@ from sqlalchemy import URL, make_url
 
 from worker.lab.processes import LabFailed
 from worker.lab.scenario import BadScenario, Database
-from worker.settings import DatabaseSettings
+from worker.settings.settings import DatabaseSettings
 
 NAME = "lab"
 """What PgBouncer calls the database, and the account that may use it."""

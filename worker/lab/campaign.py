@@ -17,7 +17,8 @@ from typing import Any, Literal, Protocol
 import psutil
 from sqlalchemy import text
 
-from worker.database.base import Base
+from worker.core.models import Base
+from worker.core.registry import load_registry
 from worker.lab.bouncer import open_bouncer
 from worker.lab.director import Bench, PointView, measure
 from worker.lab.observer import Limits, postmaster_pid
@@ -27,8 +28,7 @@ from worker.lab.queues import open_queues
 from worker.lab.results import About, Machine, Objective, Point, Result, save_result
 from worker.lab.scenario import BadScenario, Scenario
 from worker.lab.target import Order
-from worker.registry import load_registry
-from worker.settings import Settings
+from worker.settings.settings import Settings
 
 OWN_CONNECTIONS = 5
 """What the lab itself needs beside the pool under test."""

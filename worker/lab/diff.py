@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from scipy import stats
 
-from worker.errors import Misconfigured
+from worker.core.errors import Misconfigured
 from worker.lab.durations import Model
 from worker.lab.findings import Interval
 from worker.lab.repeats import CONFIDENCE, Repeats, by_setting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from worker.errors import Misconfigured
+from worker.core.errors import Misconfigured
 from worker.lab.checks import check_point, complete, repeats
 from worker.lab.durations import Model
 from worker.lab.findings import Check

@@ -16,8 +16,8 @@ from typing import Annotated
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from worker.database.meter import PoolMeter
-from worker.database.pool import PoolSnapshot, pool_of
+from worker.database.pool.pool import PoolSnapshot, pool_of
+from worker.database.pool.stats import PoolMeter
 from worker.lab.clock import sleep_until
 from worker.lab.durations import Durations, Model, durations_of, new_histogram, record
 from worker.lab.recorder import Window

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData
 
-from worker.database.base import NAMING, Row
+from worker.core.messages import Command, Event, utc_now
+from worker.core.models import NAMING, Row
+from worker.core.registry import Entity, Registry, Verb
 from worker.lab.transaction import Transaction
-from worker.messages import Command, Event, utc_now
-from worker.registry import Entity, Registry, Verb
-from worker.work import Work
+from worker.processing.unit_of_work import Work
 
 COMMAND, EVENT = "piece.do", "piece.done"
 

@@ -20,12 +20,12 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from worker.core.errors import Misconfigured
 from worker.database.engine import make_engine
-from worker.database.faults import explain, sqlstate
-from worker.errors import Misconfigured
+from worker.database.errors import explain, sqlstate
 from worker.lab.observer import Limits, read_limits
 from worker.lab.tables import create_tables
-from worker.settings import DatabaseSettings
+from worker.settings.settings import DatabaseSettings
 
 DATABASE = "worker_lab"
 PREFIX = "worker_lab_"

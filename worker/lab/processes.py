@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from socket import socket
 from typing import Any
 
-from worker.errors import Misconfigured, Unreachable, WorkerError
+from worker.core.errors import Misconfigured, Unreachable, WorkerError
 
 LONGEST_LINE_BYTES = 1 << 26
 KILL_SECONDS = 10

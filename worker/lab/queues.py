@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, nullcontext, suppress
 
+from worker.broker.client.client import remove
 from worker.broker.connection import connect
-from worker.broker.sender import remove
 from worker.broker.topology import Topology
-from worker.errors import WorkerError
+from worker.core.errors import WorkerError
 from worker.lab.place import Place
 from worker.lab.scenario import Scenario
-from worker.settings import BrokerSettings
+from worker.settings.settings import BrokerSettings
 
 
 @asynccontextmanager

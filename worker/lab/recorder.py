@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from worker.database.faults import sqlstate
+from worker.database.errors import sqlstate
 from worker.lab.durations import Durations, Model, durations_of, new_histogram, record
 
 UNFINISHED = "Unfinished"

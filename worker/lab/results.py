@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
-from worker.errors import Misconfigured
+from worker.core.errors import Misconfigured
 from worker.lab.durations import Durations, Model
 from worker.lab.findings import Check, Diagnosis, Prediction, Recommendation, ScalabilityFit
 

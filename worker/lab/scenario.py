@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from worker.errors import Misconfigured
+from worker.core.errors import Misconfigured
 from worker.lab.steps import Leak, Step
 
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]

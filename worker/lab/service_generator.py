@@ -19,18 +19,18 @@ from itertools import count
 from time import monotonic_ns
 from typing import Any
 
+from worker.broker.client.subscriber import subscribe
 from worker.broker.connection import connect, keep_connected
-from worker.broker.publisher import Publisher
-from worker.broker.subscriber import subscribe
+from worker.broker.publisher.publisher import Publisher
 from worker.broker.topology import Topology
-from worker.errors import WorkerError
+from worker.core.errors import WorkerError
+from worker.core.messages import Publication
 from worker.lab.arrivals import Schedule
 from worker.lab.generator import Punctuality
 from worker.lab.pieces import COMMAND, EVENT
 from worker.lab.processes import runner
 from worker.lab.recorder import UNFINISHED, Window, WorkRecorder
-from worker.messages import Publication
-from worker.settings import BrokerSettings
+from worker.settings.settings import BrokerSettings
 from worker.telemetry.logging import configure_logging
 from worker.telemetry.readiness import Part
 

@@ -12,20 +12,20 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.broker.client.client import remove
 from worker.broker.connection import connect
-from worker.broker.sender import remove
 from worker.broker.topology import Topology
-from worker.database.base import Base
+from worker.core.errors import Unreachable
+from worker.core.models import Base
 from worker.database.engine import make_engine
-from worker.database.faults import explain
-from worker.database.schema import alembic_config
-from worker.errors import Unreachable
+from worker.database.errors import explain
+from worker.database.migrations import alembic_config
 from worker.lab.pieces import LabRow, registry_of
 from worker.lab.recorder import WorkRecorder
 from worker.lab.target import Order
 from worker.lab.transaction import Transaction
-from worker.service import Service
-from worker.settings import Settings
+from worker.service.service import Service
+from worker.settings.settings import Settings
 
 READY_SECONDS = 20
 LOOK_SECONDS = 0.02

@@ -22,7 +22,7 @@ from contextlib import suppress
 from time import monotonic_ns
 from typing import Any
 
-from worker.errors import WorkerError
+from worker.core.errors import WorkerError
 from worker.lab.measure import NothingMeasured, PoolSampler
 from worker.lab.processes import runner
 from worker.lab.recorder import Window, WorkRecorder

@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from worker.lab.durations import Model
 from worker.lab.recorder import WorkRecorder
 from worker.lab.scenario import Scenario
-from worker.settings import DatabaseSettings
+from worker.settings.settings import DatabaseSettings
 
 
 class Order(Model):

@@ -1,6 +1,6 @@
 """What is said when the health pages cannot be served where they are set to be."""
 
-from worker.errors import Misconfigured
+from worker.core.errors import Misconfigured
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> Misconfigured:

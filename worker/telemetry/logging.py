@@ -61,7 +61,7 @@ def configure_logging(*, level: str = "info", form: str = "auto") -> None:
     for name in ("aiormq", "aio_pika"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # What SQLAlchemy tells of a pool is named after the pool's class.
-    for name in ("aiohttp.access", "alembic", "worker.database.pool.FairPool"):
+    for name in ("aiohttp.access", "alembic", "worker.database.pool.pool.FairPool"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

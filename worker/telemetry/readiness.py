@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from worker.messages import utc_now
+from worker.core.messages import utc_now
 
 log = structlog.get_logger(__name__)
 

@@ -17,11 +17,11 @@ from typing import Any, Self
 
 import pika
 
-from worker.testing.away import connect
-from worker.testing.book import Book, Fault, Pen
+from worker.testing.broker_errors import connect
+from worker.testing.journal import Book, Fault, Pen
 from worker.testing.proxy import Proxy
 from worker.testing.publisher import Publisher
-from worker.testing.stock import command_queues, note_seeds, take_stock
+from worker.testing.snapshot import command_queues, note_seeds, take_stock
 from worker.testing.verdict import Verdict, judge
 
 BROKER, DATABASE = "WORKER_BROKER__URL", "WORKER_DATABASE__URL"

@@ -22,8 +22,8 @@ from typing import Any
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
-from worker.testing.away import BROKER_AWAY, connect
-from worker.testing.book import Event, Pen, digest
+from worker.testing.broker_errors import BROKER_AWAY, connect
+from worker.testing.journal import Event, Pen, digest
 
 RECONNECT_SECONDS = 0.3
 IDLE_SECONDS = 0.3

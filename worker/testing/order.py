@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from worker.testing.book import Book
+from worker.testing.journal import Book
 
 
 @dataclass(frozen=True, slots=True)

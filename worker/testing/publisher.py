@@ -22,8 +22,8 @@ from pika.channel import Channel
 from pika.exceptions import AMQPError
 from pika.spec import Basic
 
-from worker.testing.away import RESET_AT_ONCE
-from worker.testing.book import Attempt, Confirm, Pen
+from worker.testing.broker_errors import RESET_AT_ONCE
+from worker.testing.journal import Attempt, Confirm, Pen
 
 RECONNECT_SECONDS = 0.3
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from worker.testing.book import Book, Event
+from worker.testing.journal import Book, Event
 
 
 def effects_untold(book: Book) -> Iterator[str]:

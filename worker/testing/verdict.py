@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from worker.testing.book import Book, Event, Ledger
+from worker.testing.journal import Book, Event, Ledger
 from worker.testing.order import reordered
 from worker.testing.rows import contradictions, effects_untold
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from worker.lab.plan import Plan
     from worker.lab.results import Objective, Point, Result, Setting
     from worker.lab.scenario import Scenario
-    from worker.settings import Settings
+    from worker.settings.settings import Settings
 
 INTERRUPTED = 130
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from worker.errors import Misconfigured
+from worker.core.errors import Misconfigured
 
 # What to install is called otherwise than what is imported, in parts.
 _PACKAGES = {"altair", "hdrh", "jinja2", "numpy", "psutil", "scipy", "vl_convert"}

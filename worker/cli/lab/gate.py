@@ -9,7 +9,7 @@ import typer
 
 from worker.cli.lab.extra import lab_packages
 from worker.cli.terminal import Misused, emit_json, say
-from worker.errors import WorkerError
+from worker.core.errors import WorkerError
 
 if TYPE_CHECKING:
     from worker.lab.gate import Limits

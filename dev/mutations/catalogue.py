@@ -1,0 +1,551 @@
+"""The ways in which the code is broken, and who is to notice."""
+
+from __future__ import annotations
+
+from dev.mutations.mutation import Mutation, change
+
+INTERLEAVINGS = "interleavings/test_interleavings.py::test_the_guarantees_hold_after_every_schedule"
+
+_TRANSACTION = """
+async with self._sessions.begin() as session:
+    if briefly:
+        await wait_briefly(session)
+    transaction = Transaction(
+        session, self._registry, self._outcomes, self._budget_seconds, trust=trust
+    )
+    return await transaction.run(jobs)
+"""
+
+_LONE_STATEMENT = """
+id_ = await ledger.insert_and_record(self._connection, insert, values, entry, ID_TO_COME)
+body = entry.answer.body.replace(b"%d" % ID_TO_COME, b"%d" % id_)
+return Done(Answer(entry.answer.id, entry.answer.type, body))
+"""
+
+MUTATIONS: tuple[Mutation, ...] = (
+    Mutation(
+        name="ack on arrival",
+        breaks="a command is acknowledged before its transaction has committed",
+        guarantee="G1",
+        changes=(
+            change(
+                "lanes.py",
+                "self._waiting.append(job)\nself._wake.set()",
+                "self._waiting.append(job)\nself._wake.set()\n"
+                "source.settle(job.envelope.delivery.tag)",
+                depth=8,
+            ),
+        ),
+        witnesses=(
+            "unit/test_lanes.py::test_nothing_is_settled_before_it_is_published",
+            INTERLEAVINGS,
+        ),
+    ),
+    Mutation(
+        name="ack before the event is confirmed",
+        breaks="a command is acknowledged before the broker has its event",
+        guarantee="G1",
+        changes=(
+            change(
+                "lanes.py",
+                "await self._publish(settled)",
+                "self._late = asyncio.ensure_future(self._publish(settled))",
+                depth=12,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="publish before commit",
+        breaks="an event is published whose transaction may yet be rolled back",
+        guarantee="G3",
+        changes=(
+            change(
+                "processor.py",
+                _TRANSACTION,
+                """
+                import asyncio
+                ran = asyncio.get_running_loop().create_future()
+
+                async def commit_later():
+                    try:
+                        async with self._sessions.begin() as session:
+                            group = Transaction(
+                                session, self._registry, self._outcomes, 60, trust=trust
+                            )
+                            ran.set_result(await group.run(jobs))
+                    except Exception as fault:
+                        ran.done() or ran.set_exception(fault)
+
+                self._late = asyncio.ensure_future(commit_later())
+                return await ran
+                """,
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="ledger outside the transaction",
+        breaks="a crash between the two commits makes the command take effect again",
+        guarantee="G2",
+        changes=(
+            change(
+                "transaction.py",
+                "await ledger.record(self._session, entries, again=self._again)",
+                "self.entries = entries",
+                depth=8,
+            ),
+            change(
+                "processor.py",
+                _TRANSACTION,
+                """
+                async with self._sessions.begin() as session:
+                    transaction = Transaction(
+                        session, self._registry, self._outcomes, self._budget_seconds, trust=trust
+                    )
+                    outcomes = await transaction.run(jobs)
+                async with self._sessions.begin() as session:
+                    again = transaction._again
+                    await ledger.record(session, transaction.entries, again=again)
+                return outcomes
+                """,
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="answer a lone create too early",
+        breaks="an event is published of a row that may never come to be",
+        guarantee="G3",
+        changes=(
+            change(
+                "lone.py",
+                _LONE_STATEMENT,
+                """
+                import asyncio
+                statement = ledger.insert_and_record(
+                    self._connection, insert, values, entry, ID_TO_COME
+                )
+                self._late = asyncio.ensure_future(statement)
+                body = entry.answer.body.replace(b"%d" % ID_TO_COME, b"%d" % 1)
+                return Done(Answer(entry.answer.id, entry.answer.type, body))
+                """,
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="a lone create in two statements",
+        breaks="a crash between the two leaves a row of which no event tells",
+        guarantee="G2",
+        changes=(
+            change(
+                "lone.py",
+                _LONE_STATEMENT,
+                """
+                from dataclasses import replace
+                found = await self._connection.execute(insert, values)
+                id_ = next(iter(found.mappings()))["id"]
+                body = entry.answer.body.replace(b"%d" % ID_TO_COME, b"%d" % id_)
+                answer = Answer(entry.answer.id, entry.answer.type, body)
+                await ledger.record(self._connection, [replace(entry, answer=answer)])
+                return Done(answer)
+                """,
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="no duplicate check",
+        breaks="a command that is delivered twice takes effect twice",
+        guarantee="G2",
+        changes=(
+            change(
+                "transaction.py",
+                "seen = {} if self._trust else await self._look_up(jobs)",
+                "seen: dict[str, Entry] = {}",
+                depth=8,
+            ),
+            change(
+                "database/ledger.py",
+                "if len(written) != len(entries):",
+                "if len(written) > len(entries):",
+                depth=4,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="no look into the ledger",
+        breaks="a duplicate is never answered",
+        guarantee="G1",
+        changes=(
+            change(
+                "transaction.py",
+                "seen = {} if self._trust else await self._look_up(jobs)",
+                "seen: dict[str, Entry] = {}",
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="a duplicate gets a fresh answer",
+        breaks="a duplicate is answered with another event than the first",
+        guarantee="G3",
+        changes=(
+            change(
+                "outcomes.py",
+                "entry.answer.type, entry.answer.body, replayed=True)",
+                "entry.answer.type, entry.answer.body + b' ', replayed=True)",
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="an id may be used again",
+        breaks="another command under a used id is answered as if it had been done",
+        guarantee="G2",
+        changes=(
+            change(
+                "outcomes.py",
+                "if entry.digest != job.envelope.digest:",
+                "if not entry.digest:",
+                depth=8,
+            ),
+        ),
+        witnesses=("integration/test_outcomes.py::test_the_same_id_with_another_body_is_refused",),
+    ),
+    Mutation(
+        name="prune too early",
+        breaks="the ledger forgets commands before their retention has passed",
+        guarantee="G2",
+        changes=(
+            change(
+                "database/ledger_retention.py",
+                "WHERE recorded_on < now() - CAST(:age AS interval) AND",
+                "WHERE recorded_on < now() - CAST(:age AS interval) / 2 AND",
+                depth=4,
+            ),
+        ),
+        witnesses=(
+            "integration/test_bounds.py::test_pruning_forgets_nothing_within_the_retention",
+        ),
+    ),
+    Mutation(
+        name="prune waits for locked rows",
+        breaks="pruning waits for commands that are under way, and with it the next pruner",
+        guarantee="G8",
+        changes=(
+            change("database/ledger_retention.py", "FOR UPDATE SKIP LOCKED", "FOR UPDATE", depth=4),
+        ),
+        witnesses=(
+            "integration/test_retention.py::test_a_batch_waits_for_no_row_that_a_command_holds",
+        ),
+    ),
+    Mutation(
+        name="a stop returns by nack",
+        breaks="after a restart commands with one key are carried out in another order",
+        guarantee="G4",
+        changes=(
+            change(
+                "broker/consumer/consumer.py",
+                "await subscription.channel.close()",
+                "await subscription.channel.basic_nack(0, multiple=True, requeue=True)",
+                depth=12,
+            ),
+        ),
+        witnesses=("chaos/test_stop.py::test_what_was_not_begun_at_a_stop_keeps_its_order",),
+    ),
+    Mutation(
+        name="no keyed lanes",
+        breaks="commands with one key run in different lanes at once",
+        guarantee="G4",
+        changes=(
+            change(
+                "lanes.py",
+                "number = next(self._turn) if key is None else hash(key)",
+                "number = next(self._turn)",
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="held commands change places",
+        breaks="what waited for a retry goes on in another order",
+        guarantee="G4",
+        changes=(
+            change(
+                "lanes.py",
+                "self._waiting.extendleft(reversed(self._parked.pop(key)))",
+                "self._waiting.extendleft(self._parked.pop(key))",
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="a retry is overtaken",
+        breaks="later commands with the key of one that waits for its retry are carried out",
+        guarantee="G4",
+        changes=(
+            change(
+                "processor.py",
+                "course.held.add(jobs[0].key)",
+                "pass",
+                depth=12,
+            ),
+            change(
+                "lanes.py",
+                "if job.key in self._parked:",
+                "if False:",
+                depth=16,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="a suspect is overtaken",
+        breaks="what was delivered behind a suspect, with its key, is carried out before it",
+        guarantee="G4",
+        changes=(
+            change(
+                "broker/consumer/shared_queue.py",
+                "if self._suspect_came.is_set():",
+                "if suspect and not self._careful:",
+                depth=8,
+            ),
+        ),
+        witnesses=(
+            "unit/test_consumer.py::test_a_suspect_among_others_runs_alone_when_those_are_done",
+        ),
+    ),
+    Mutation(
+        name="only the refused message is published again",
+        breaks="events that followed a refused one stay ahead of it",
+        guarantee="G4",
+        changes=(
+            change(
+                "broker/publisher/publisher.py",
+                "first = min(faults, default=None)",
+                "first = max(faults, default=None)",
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="swallow a return",
+        breaks="an event that no queue took counts as published",
+        guarantee="G1",
+        changes=(
+            change(
+                "broker/publisher/batch.py",
+                "burst.faults.setdefault(burst.ids.index(id_), _no_queue(method, self.channel))",
+                "pass",
+                depth=16,
+            ),
+        ),
+        witnesses=(
+            "unit/test_burst.py::test_each_message_has_its_own_fault",
+            INTERLEAVINGS,
+        ),
+    ),
+    Mutation(
+        name="swallow a refusal",
+        breaks="an event that the broker would not take counts as published",
+        guarantee="G1",
+        changes=(
+            change(
+                "broker/publisher/batch.py",
+                "fault = None if positive else DeliveryError(None, Basic.Nack(tag, multiple))",
+                "fault = None",
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="no dead letter",
+        breaks="a command that failed is acknowledged, and kept nowhere",
+        guarantee="G1",
+        changes=(
+            change(
+                "answers.py",
+                "if isinstance(outcome, DeadLetter):",
+                "if False:",
+                depth=12,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="an outcome is dropped by a stop",
+        breaks="a lane that stops acknowledges what it has not published",
+        guarantee="G1",
+        changes=(
+            change(
+                "lanes.py",
+                "await self._publish(settled)",
+                "if not self._stopping:\n    await self._publish(settled)",
+                depth=12,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="ack past a straggler",
+        breaks="an acknowledgement of several covers one that is not answered",
+        guarantee="G1",
+        changes=(
+            change(
+                "broker/consumer/ack_window.py",
+                "below = list(takewhile(self._open.__getitem__, self._open))",
+                "below = list(self._open) if any(self._open.values()) else []",
+                depth=8,
+            ),
+        ),
+        witnesses=(
+            "unit/test_window.py::test_one_frame_acknowledges_all_up_to_the_low_water_mark",
+            INTERLEAVINGS,
+        ),
+    ),
+    Mutation(
+        name="no second subscription",
+        breaks="a consumer that the broker cancelled stays away, in silence",
+        guarantee="G6",
+        changes=(
+            change(
+                "broker/consumer/subscription.py",
+                "channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled.set())",
+                "pass",
+                depth=8,
+            ),
+        ),
+        witnesses=(INTERLEAVINGS,),
+    ),
+    Mutation(
+        name="requeue for ever",
+        breaks="a command that keeps failing is tried without end",
+        guarantee="G5",
+        changes=(
+            change(
+                "failures.py",
+                "if kind is Kind.PERMANENT or job.failures >= self._max_attempts:",
+                "if kind is Kind.PERMANENT:",
+                depth=8,
+            ),
+        ),
+        witnesses=("unit/test_processor.py::test_attempts_are_counted_and_end_in_a_dead_letter",),
+    ),
+    Mutation(
+        name="a group fails as one",
+        breaks="a command that fails takes its innocent neighbours along",
+        guarantee="G5",
+        changes=(
+            change(
+                "processor.py",
+                "outcomes = [await self._failures.outcome(jobs[0], fault, kind)]",
+                "outcomes = [await self._failures.outcome(job, fault, kind) for job in jobs]",
+                depth=12,
+            ),
+            change(
+                "processor.py",
+                "if len(jobs) > 1 and (kind is not Kind.OUTAGE or suspect):",
+                "if False:",
+                depth=8,
+            ),
+        ),
+        witnesses=(
+            "unit/test_processor.py::test_a_bad_command_is_found_and_its_neighbours_are_done",
+            INTERLEAVINGS,
+        ),
+    ),
+    Mutation(
+        name="an outage counts as a failure",
+        breaks="commands are dead-lettered while the database is away",
+        guarantee="G6",
+        changes=(
+            change(
+                "retry.py",
+                "return Kind.TRANSIENT if code else Kind.OUTAGE",
+                "return Kind.TRANSIENT",
+                depth=8,
+            ),
+        ),
+        witnesses=("unit/test_retry.py::test_a_fault_is_known_by_its_sqlstate",),
+    ),
+    Mutation(
+        name="let a frozen worker keep its locks",
+        breaks="commands that wait for a worker that froze in a statement are dead-lettered",
+        guarantee="G5",
+        changes=(
+            change("processor.py", "if sqlstate(fault) == LOCK_TIMEOUT:", "if False:", depth=8),
+        ),
+        witnesses=(
+            "integration/test_locks.py::test_its_session_is_ended_and_the_command_carried_out",
+        ),
+    ),
+    Mutation(
+        name="wait for a lock in every half",
+        breaks="neighbours of a command whose row is locked wait for it once for each halving",
+        guarantee="G5",
+        changes=(
+            change(
+                "processor.py",
+                "return await self._transact(jobs, briefly=course.met_a_lock and len(jobs) > 1)",
+                "return await self._transact(jobs)",
+                depth=12,
+            ),
+        ),
+        witnesses=(
+            "integration/test_locks.py::test_neighbours_wait_but_briefly_for_a_row_that_is_locked",
+        ),
+    ),
+    Mutation(
+        name="leak a connection",
+        breaks="a transaction that fails keeps its connection, and its locks",
+        guarantee="G8",
+        changes=(
+            change(
+                "processor.py",
+                _TRANSACTION,
+                """
+                session = self._sessions()
+                self._leaked = [*getattr(self, "_leaked", ()), session]
+                transaction = Transaction(
+                    session, self._registry, self._outcomes, self._budget_seconds, trust=trust
+                )
+                outcomes = await transaction.run(jobs)
+                await session.commit()
+                return outcomes
+                """,
+                depth=8,
+            ),
+        ),
+        witnesses=(
+            "integration/test_faults.py::test_a_transaction_that_fails_gives_its_connection_back",
+        ),
+    ),
+    Mutation(
+        name="leak a place in the pool",
+        breaks="each connection that cannot be opened makes the pool smaller",
+        guarantee="G8",
+        changes=(
+            change(
+                "database/pool/pool.py",
+                "except BaseException:\n    self._gate.leave()\n    raise",
+                "except BaseException:\n    raise",
+                depth=8,
+            ),
+        ),
+        witnesses=(
+            "unit/test_pool.py::test_a_connection_that_cannot_be_opened_gives_its_place_back",
+        ),
+    ),
+)

@@ -1,1 +1,0 @@
-"""What writes the generated parts of the docs."""

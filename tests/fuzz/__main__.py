@@ -1,7 +1,0 @@
-"""`python -m tests.fuzz`: see `search.py`."""
-
-import sys
-
-from tests.fuzz.search import main
-
-sys.exit(main())

@@ -1,0 +1,1 @@
+"""Stand-ins for broker, database and processes whose steps a schedule decides."""

@@ -1,0 +1,1 @@
+"""What the command line needs of the broker: publish, request, read the stream and dead letters."""

@@ -1,0 +1,157 @@
+"""One dead letter: the command that it was, why it is here, and how it is sent once more."""
+
+from __future__ import annotations
+
+import copy
+import json
+import struct
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from pamqp.commands import Basic
+
+from worker.broker.client.client import REPLY_TO
+from worker.broker.protocol.frame_reader import UNREADABLE_HEADER
+from worker.broker.protocol.properties import MAX_PROPERTIES_BYTES, PERSISTENT
+from worker.broker.topology import Topology
+from worker.codec.routing_key import routing_key_of
+from worker.core.messages import Publication
+
+_ADDED = frozenset(
+    {
+        # by the worker, see answers.py
+        "x-code",
+        "x-detail",
+        "x-attempts",
+        "x-first-time",
+        "x-last-time",
+        "x-event-id",
+        "x-command-id",
+        "x-command-type",
+        "x-user-id",
+        UNREADABLE_HEADER,
+        # by the broker
+        "x-death",
+        "x-delivery-count",
+        "x-acquired-count",
+        # these would send copies to other queues
+        "CC",
+        "BCC",
+    }
+)
+_ADDED_PREFIXES = ("x-first-death-", "x-last-death-")
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One dead letter; `number` is its place in the queue, from 1."""
+
+    number: int
+    body: bytes
+    properties: Basic.Properties
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """All AMQP headers, those that tell of its death included."""
+        return dict(self.properties.headers or {})
+
+    @property
+    def other_properties(self) -> dict[str, Any]:
+        """All AMQP properties that are set, but the headers."""
+        return {
+            name: value
+            for name, value in self.properties
+            if value is not None and name != "headers"
+        }
+
+    @cached_property
+    def members(self) -> dict[str, Any] | None:
+        """The members of the body, if it is a JSON object."""
+        try:
+            members = json.loads(self.body.decode())
+        except (ValueError, RecursionError):
+            return None
+        return members if isinstance(members, dict) else None
+
+    @property
+    def command_id(self) -> str | None:
+        """The id of the command, as far as it can be told."""
+        if "x-code" in self.headers:
+            # The worker has looked. A `message_id` may have been made up by the client library.
+            return _first_text(self.headers.get("x-command-id"))
+        return _first_text((self.members or {}).get("id"), self.properties.message_id)
+
+    @property
+    def command_type(self) -> str | None:
+        """The type that the command claims."""
+        return _first_text(
+            self.headers.get("x-command-type"),
+            (self.members or {}).get("type"),
+            self.properties.message_type,
+        )
+
+    @property
+    def code(self) -> str:
+        """Why it is here: the worker's code, or the broker's reason such as `delivery-limit`."""
+        code = _first_text(self.headers.get("x-code"), self._death.get("reason"))
+        return (code or "unknown").replace("delivery_limit", "delivery-limit")
+
+    @property
+    def detail(self) -> str:
+        """Why it is here, in words."""
+        detail = _first_text(self.headers.get("x-detail"))
+        if detail is None and self.code == "delivery-limit":
+            return "delivered too often without an answer; set aside by RabbitMQ"
+        return detail or ""
+
+    @property
+    def time(self) -> str | None:
+        """When it came here, in RFC 3339."""
+        time = self._death.get("time")
+        at = time.isoformat().replace("+00:00", "Z") if isinstance(time, datetime) else None
+        return _first_text(self.headers.get("x-last-time"), at)
+
+    @property
+    def _death(self) -> dict[str, Any]:
+        deaths = self.headers.get("x-death")
+        latest = deaths[0] if isinstance(deaths, list) and deaths else None
+        return latest if isinstance(latest, dict) else {}
+
+    def revived(
+        self, topology: Topology, body: bytes, key: str | None, headers: dict[str, Any]
+    ) -> Publication:
+        """The command as it was sent, without what tells of its death, and with these headers.
+
+        `key` is the ordering key of what is in the body.
+        """
+        properties = copy.copy(self.properties)
+        properties.headers = {
+            name: value
+            for name, value in self.headers.items()
+            if name not in _ADDED and not name.startswith(_ADDED_PREFIXES)
+        } | headers
+        properties.delivery_mode = PERSISTENT
+        for name in ("expiration", "user_id", "cluster_id"):
+            # These could expire it, or have the broker refuse it.
+            setattr(properties, name, None)
+        if str(properties.reply_to or "").startswith(REPLY_TO):
+            properties.reply_to = None  # whoever asked that way waits no more
+        try:
+            fits = len(properties.marshal()) < MAX_PROPERTIES_BYTES
+        except (ValueError, TypeError, struct.error, OverflowError, RecursionError):
+            fits = False
+        if not fits:
+            # What could be decoded may still not be written again; the body is what matters.
+            properties = Basic.Properties(delivery_mode=PERSISTENT, headers=dict(headers))
+        return Publication(
+            exchange=topology.commands,
+            routing_key=routing_key_of(key, self.command_type or ""),
+            body=body,
+            copy_of=properties,
+        )
+
+
+def _first_text(*candidates: object) -> str | None:
+    return next((value for value in candidates if isinstance(value, str) and value), None)

@@ -1,0 +1,118 @@
+"""Takes deliveries from the commands queues, and acknowledges them when they are answered.
+
+The callback only builds a `Delivery` and hands it on; the work is done elsewhere, so a connection
+that breaks cancels no transaction. What was delivered over it is simply no longer ours: the broker
+delivers it again, and the ledger knows what was done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aio_pika.abc import AbstractConnection
+from aiormq.exceptions import AMQPError
+
+from worker.broker.connection import answered_within
+from worker.broker.consumer.partition_balancer import Partitions
+from worker.broker.consumer.shared_queue import SharedSubscription
+from worker.broker.consumer.subscription import Take
+from worker.broker.topology import Topology
+from worker.core.tasks import first_of, together
+from worker.telemetry.readiness import Part
+
+
+class Consumer:
+    """Subscribes to the commands queues for as long as it is served with a connection.
+
+    `take` gets each delivery, at once and, from each queue, in order. `may_consume` is awaited
+    before a subscription begins, and `must_pause` ends all: nothing is taken, nor held, while the
+    database is away. The queues share the prefetch.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        take: Take,
+        part: Part,
+        *,
+        prefetch: int,
+        may_consume: Callable[[], Awaitable[None]],
+        must_pause: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._topology = topology
+        self._take = take
+        self._part = part
+        self._prefetch = max(1, prefetch // (1 + len(topology.partitions)))
+        self.partitions = Partitions(topology, take, prefetch=self._prefetch)
+        self._may_consume = may_consume
+        self._must_pause = must_pause
+        self._stop = asyncio.Event()
+        self._finish = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._idle = asyncio.Event()  # no subscription is being served
+        self._idle.set()
+
+    async def serve(self, connection: AbstractConnection) -> None:
+        """Take deliveries until the connection, a subscription or the service ends.
+
+        A connection that comes while the service stops is not taken from; the caller ends it.
+        """
+        async with answered_within(self._topology.settings.connect_timeout_seconds):
+            await self._topology.ensure(connection)
+        await self._may_consume()
+        if self._stop.is_set():  # what came now would only go back
+            await asyncio.Event().wait()
+        self._idle.clear()
+        try:
+            ended = await first_of(
+                together(
+                    self.partitions.serve(connection, self._finish),
+                    self._serve_shared_queue(connection),
+                ),
+                self._pausing(),
+            )
+            ended.result()
+        finally:
+            self._idle.set()
+
+    async def stop_taking(self) -> None:
+        """Let no further delivery come; returns when none can.
+
+        From partitions some may still come, and go back in the end with all that is not settled: to
+        ask for no more would let the next in line begin before this worker has finished.
+        """
+        self._stop.set()
+        await first_of(self._stopped.wait(), self._idle.wait())
+
+    async def finish(self) -> None:
+        """Acknowledge what is settled, give the rest back, and end `serve`."""
+        self._finish.set()
+        await self._idle.wait()
+
+    async def _serve_shared_queue(self, connection: AbstractConnection) -> None:
+        await self.partitions.standing.wait()
+        subscription = await SharedSubscription.open(
+            connection, self._topology.commands, self._take, prefetch=self._prefetch
+        )
+        try:
+            async with answered_within(self._topology.settings.connect_timeout_seconds):
+                await subscription.begin_with_care(self._topology.settings.delivery_limit)
+            self._part.up()
+            stopping = asyncio.ensure_future(self._stop.wait())
+            ended = await first_of(subscription.broken(), subscription.meet_suspects(), stopping)
+            if ended is not stopping:
+                raise AMQPError(ended.result())
+            await subscription.cancel()
+            self._stopped.set()
+            await self._finish.wait()
+            await subscription.acknowledge_all()
+            # What is not settled goes back in its order. By a `nack` it would not: RabbitMQ 3.10
+            # returns more than 32 in the order of a hash.
+            await subscription.channel.close()
+        finally:
+            await subscription.end()
+
+    async def _pausing(self) -> None:
+        await self._must_pause()
+        raise AMQPError("the database is away")

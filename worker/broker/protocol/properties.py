@@ -1,0 +1,174 @@
+"""The AMQP properties of a delivery, read from the bytes of its content header, and of what leaves.
+
+pamqp decodes every property into an object; a command needs seven of them. What is not needed is
+stepped over, and decoded only where a dead letter takes all of it along.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pamqp import decode
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from worker.broker.protocol.frame_reader import UNREADABLE_HEADER, unreadable
+from worker.codec.routing_key import MAX_SHORT_STRING
+from worker.core.messages import Publication
+
+_FIRST = 14
+"""Where the properties begin: after class, weight, body size and flags."""
+
+# Property flags, in the order of the properties (AMQP 0-9-1, section 4.2.6.1).
+_CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 0x8000, 0x4000, 0x2000, 0x1000
+_PRIORITY, _CORRELATION_ID, _REPLY_TO, _EXPIRATION = 0x0800, 0x0400, 0x0200, 0x0100
+_MESSAGE_ID, _TIMESTAMP, _TYPE, _USER_ID, _MORE_FLAGS = 0x0080, 0x0040, 0x0020, 0x0010, 0x0001
+
+PERSISTENT = 2
+
+MAX_PROPERTIES_BYTES = 100_000
+"""A header must fit into one frame: 131,072 bytes unless the broker is set otherwise."""
+
+DIRECT_REPLY = "amq.rabbitmq.reply-to"
+
+_ACTIVE_HEADERS = frozenset({"CC", "BCC", UNREADABLE_HEADER})
+_KEPT_PROPERTIES = (
+    "content_type",
+    "content_encoding",
+    "priority",
+    "correlation_id",
+    "reply_to",
+    "message_id",
+    "timestamp",
+    "message_type",
+    "app_id",
+)
+
+
+@dataclass(slots=True)
+class Incoming:
+    """What a command's handling depends on."""
+
+    content_encoding: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    message_id: str | None = None
+    type: str | None = None
+    user_id: str | None = None
+    unreadable: str | None = None
+
+
+def read(header: bytes) -> Incoming:
+    """Read a content header's payload; one that cannot be read says so, and raises nothing."""
+    try:
+        return _read(header)
+    except Exception as error:  # whatever a hostile header may cause
+        return Incoming(unreadable=unreadable(error))
+
+
+def _read(header: bytes) -> Incoming:
+    flags = int.from_bytes(header[12:_FIRST], "big")
+    if flags & _MORE_FLAGS or len(header) < _FIRST:
+        raise ValueError("flags that AMQP 0-9-1 does not have")
+    found = Incoming()
+    position = _FIRST
+    if flags & _CONTENT_TYPE:
+        position = _after_string(header, position)
+    if flags & _CONTENT_ENCODING:
+        found.content_encoding, position = _string(header, position)
+    if flags & _HEADERS:
+        size, found.headers = decode.field_table(header[position:])
+        position += size
+    position += bool(flags & _DELIVERY_MODE) + bool(flags & _PRIORITY)  # one octet each
+    if flags & _CORRELATION_ID:
+        found.correlation_id, position = _string(header, position)
+    if flags & _REPLY_TO:
+        found.reply_to, position = _string(header, position)
+    if flags & _EXPIRATION:
+        position = _after_string(header, position)
+    if flags & _MESSAGE_ID:
+        found.message_id, position = _string(header, position)
+    if flags & _TIMESTAMP:
+        position += 8
+    if flags & _TYPE:
+        found.type, position = _string(header, position)
+    if flags & _USER_ID:
+        found.user_id, position = _string(header, position)
+    if position > len(header):
+        raise ValueError("properties that end too early")
+    return found
+
+
+def _string(header: bytes, position: int) -> tuple[str | None, int]:
+    end = _after_string(header, position)
+    return header[position + 1 : end].decode("utf-8") or None, end
+
+
+def _after_string(header: bytes, position: int) -> int:
+    return position + 1 + header[position]
+
+
+def all_of(original: Basic.Properties | bytes) -> Basic.Properties:
+    """Every property, decoded; none at all where they cannot be."""
+    if isinstance(original, Basic.Properties):
+        return original
+    header = ContentHeader()
+    try:
+        header.unmarshal(original)
+    except Exception:  # what came undecodable is not taken along
+        return Basic.Properties()
+    return header.properties
+
+
+def of(publication: Publication) -> Basic.Properties:
+    """What a message leaves with; a copy leaves with what its original came with."""
+    if publication.copy_of is not None:
+        return copy_of(publication.copy_of, publication.headers)
+    correlation = publication.correlation_id
+    if correlation is not None and len(correlation.encode()) > MAX_SHORT_STRING:
+        correlation = None  # it stands in the event, too
+    return Basic.Properties(
+        content_type=publication.content_type,
+        message_type=publication.type,
+        correlation_id=correlation,
+        headers=dict(publication.headers),
+        timestamp=datetime.now(UTC),
+        delivery_mode=PERSISTENT,
+    )
+
+
+def copy_of(source: Basic.Properties | bytes, headers: Mapping[str, Any]) -> Basic.Properties:
+    """The original's properties with further headers.
+
+    Left out is what would move, expire or fail the copy: `expiration`, `user_id`, `cluster_id` and
+    the headers of sender-selected distribution.
+    """
+    original = all_of(source)
+    kept = {name: getattr(original, name) for name in _KEPT_PROPERTIES}
+    theirs = {
+        name: value
+        for name, value in (original.headers or {}).items()
+        if name not in _ACTIVE_HEADERS
+    }
+    if str(kept["reply_to"] or "").startswith(DIRECT_REPLY):
+        kept["reply_to"] = None  # only its own asker may publish with it
+    # What could be decoded may still not be written again; the body is what matters.
+    for their_headers in (theirs, {}):
+        copied = Basic.Properties(
+            delivery_mode=PERSISTENT, headers={**their_headers, **headers}, **kept
+        )
+        if _can_be_written(copied):
+            return copied
+    return Basic.Properties(delivery_mode=PERSISTENT, headers=dict(headers))
+
+
+def _can_be_written(properties: Basic.Properties) -> bool:
+    try:
+        return len(properties.marshal()) < MAX_PROPERTIES_BYTES
+    except (ValueError, TypeError, struct.error, OverflowError, RecursionError):
+        return False

@@ -1,0 +1,1 @@
+"""Events, replies and dead letters: in order, confirmed, a group as one write."""

@@ -1,0 +1,223 @@
+"""`worker dead-letters`: see why commands were set aside; send them back, or drop them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from worker.cli.prepare import complete, read_settings
+from worker.cli.terminal import Report, columns, counted, emit, emit_document, emit_json, say
+
+if TYPE_CHECKING:
+    from worker.broker.client.dead_letter import Letter
+    from worker.cli.dead_letters.selection import Choice
+    from worker.settings.settings import Settings
+
+app = typer.Typer(
+    help="See why commands failed; send them back, or drop them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Selectors = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="ID",
+        help="Command ids, or numbers from `list`. Numbers change when letters come and go; ids "
+        "do not. An id of digits only is written `id=123`.",
+        show_default=False,
+    ),
+]
+All = Annotated[bool, typer.Option("--all", help="Every letter that is there now.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+Most = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most N letters.")]
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Show the oldest N.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List the dead letters, oldest first: number, time, code, type, command id, and why.
+
+    Reading takes nothing away: all letters go back to their places. RabbitMQ 4 counts this as
+    a delivery of each of them.
+
+    \b
+    Examples:
+      worker dead-letters list
+      worker dead-letters list --json | jq -r 'select(.code == "failed").id'
+    """
+    complete(_list(read_settings(), limit, as_json))
+
+
+async def _list(settings: Settings, limit: int, as_json: bool) -> None:
+    from worker.broker.client.dead_letter_queue import open_dead_letters
+    from worker.broker.topology import Topology
+
+    topology = Topology.of(settings)
+    async with open_dead_letters(settings.broker, topology) as letters:
+        async for letter in letters.read(limit):
+            if as_json:
+                emit_json(summary_of(letter))
+            else:
+                emit(_line(letter))
+        if letters.count > limit:
+            say(f"{counted(letters.count - limit, 'more letter')}; see --limit")
+        if letters.count == 0:
+            say("there are no dead letters")
+
+
+@app.command()
+def show(
+    selector: Annotated[
+        str, typer.Argument(metavar="ID", help="The command id, or the number from `list`.")
+    ],
+) -> None:
+    """Show everything that is known of a dead letter, as JSON: its headers and its body.
+
+    A body that is no JSON object is shown as text (`body`), or else as `body_base64`.
+
+    \b
+    Examples:
+      worker dead-letters show 1
+      worker dead-letters show 0199f3a0-5c5e-7b0a-9d53-0d4a4f1f0b6e | jq .body
+    """
+    from worker.cli.dead_letters.selection import Choice
+
+    complete(_show(read_settings(), Choice((selector,))))
+
+
+async def _show(settings: Settings, choice: Choice) -> None:
+    from worker.cli.dead_letters.selection import open_chosen
+
+    async with open_chosen(settings, choice) as (_, chosen):
+        async for letter in chosen:
+            emit_document(_document(letter))
+
+
+@app.command()
+def drop(
+    selectors: Selectors = None,
+    everything: All = False,
+    limit: Most = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Delete dead letters for good. Their commands are not carried out.
+
+    Prints what was deleted, one JSON object a line.
+
+    \b
+    Examples:
+      worker dead-letters drop 1 2 --dry-run
+      worker dead-letters drop --all > dropped.ndjson
+    """
+    from worker.cli.dead_letters.selection import Choice
+
+    choice = Choice(tuple(selectors or ()), everything, limit)
+    complete(_drop(read_settings(), choice, dry_run))
+
+
+async def _drop(settings: Settings, choice: Choice, dry: bool) -> None:
+    from worker.cli.dead_letters.selection import open_chosen
+
+    count, report = 0, Report()
+    async with open_chosen(settings, choice) as (letters, chosen):
+        async for letter in chosen:
+            if not dry:
+                await letters.settle(letter)
+            count += 1
+            report.tell(summary_of(letter) | {"action": "would drop" if dry else "dropped"})
+    say(f"{counted(count, 'letter')} {'would be ' if dry else ''}dropped")
+
+
+@app.command()
+def redrive(
+    selectors: Selectors = None,
+    everything: All = False,
+    *,
+    limit: Most = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="PER_SECOND", min=0.001, help="Send at most that many a second."),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help="Change a member of the command first, such as `data.email=ann@example.com`.",
+            show_default=False,
+        ),
+    ] = None,
+    edit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Send this file (`-` is stdin) in place of the one letter's body."
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Send dead letters back to be carried out, as they are or mended.
+
+    Each is published with its own id and only then taken out of the dead letters: what is
+    interrupted in between is done once all the same, since the worker knows the id. Prints each,
+    one JSON object a line.
+
+    \b
+    Examples:
+      worker dead-letters redrive --all --rate 50
+      worker dead-letters redrive 1 --set data.email=ann@example.com --dry-run
+      worker dead-letters show 1 | jq .body > body.json
+      worker dead-letters redrive 1 --edit body.json
+    """
+    from worker.cli.dead_letters.redrive import Editor
+    from worker.cli.dead_letters.redrive import redrive as run_redrive
+    from worker.cli.dead_letters.selection import Choice
+
+    choice = Choice(tuple(selectors or ()), everything, limit)
+    settings = read_settings()
+    editor = Editor(settings, choice, changes or [], edit)
+    complete(run_redrive(settings, choice, editor, rate=rate, dry=dry_run))
+
+
+def summary_of(letter: Letter) -> dict[str, Any]:
+    """The letter in short, for programs."""
+    return {
+        "number": letter.number,
+        "id": letter.command_id,
+        "type": letter.command_type,
+        "code": letter.code,
+        "detail": letter.detail,
+        "user_id": letter.properties.user_id or letter.headers.get("x-user-id"),
+        "attempts": letter.headers.get("x-attempts"),
+        "time": letter.time,
+    }
+
+
+def _line(letter: Letter) -> str:
+    return columns(
+        (f"{letter.number:>4}", 4),
+        ((letter.time or "-")[:19].replace("T", " "), 19),
+        (letter.code, 14),
+        (letter.command_type or "-", 14),
+        (letter.command_id or "-", 36),
+        (letter.detail, 0),
+    )
+
+
+def _document(letter: Letter) -> dict[str, Any]:
+    from base64 import b64encode
+
+    document = summary_of(letter)
+    document["headers"] = letter.headers
+    document["properties"] = letter.other_properties
+    if letter.members is not None:
+        document["body"] = letter.members
+        return document
+    try:
+        document["body"] = letter.body.decode()
+    except UnicodeDecodeError:
+        document["body_base64"] = b64encode(letter.body).decode()
+    return document

@@ -1,0 +1,142 @@
+"""Bytes to commands, and events to bytes.
+
+`Codec.decode` never raises: whatever comes in becomes a `Command`, or an `Unusable` that says, for
+a stranger, everything that is wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic_core import to_json
+
+from worker.codec.parser import Reading
+from worker.codec.strict_json import Malformed, read_object
+from worker.core.messages import Answer, Delivery, Envelope, Item, Problem, Unusable, new_id
+from worker.core.registry import Registry
+
+_TITLES = {
+    "malformed": "The message is not a JSON object in UTF-8",
+    "too_large": "The message is too large",
+    "unknown_type": "There is no such command",
+    "invalid": "The command is not valid",
+    "not_found": "What the command names does not exist",
+    "conflict": "The command contradicts what is there",
+    "version_mismatch": "The row is at another version",
+    "id_reused": "The id was used for another command",
+    "forbidden": "The sender may not send this command",
+    "failed": "The command could not be carried out",
+    "refused": "The command was refused",
+}
+
+
+class _Nowhere:
+    """The source of a command that has not been sent yet."""
+
+    closed = True
+
+    def begin(self, tag: int) -> None:
+        """Nothing follows from it."""
+
+    defer = settle = begin
+
+
+_NOWHERE = _Nowhere()
+
+
+class Codec:
+    """Reads deliveries and writes events.
+
+    `own_queues` are the names that a `reply_to` must not have: an answer sent there would come back
+    as a command, or be taken for a dead letter.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        max_body_bytes: int = 1_048_576,
+        source: str = "/worker",
+        own_queues: frozenset[str] = frozenset(),
+    ) -> None:
+        self._registry = registry
+        self._max_body_bytes = max_body_bytes
+        self._source = source
+        self._own_queues = own_queues
+
+    def decode(self, delivery: Delivery) -> Item:
+        """Read one message, whatever it holds."""
+        size = len(delivery.body)
+        if size > self._max_body_bytes:
+            detail = f"The body has {size} bytes; at most {self._max_body_bytes} are read."
+            return Unusable(self._bare_envelope(delivery), Problem("too_large", detail))
+        try:
+            members = read_object(delivery)
+        except Malformed as error:
+            detail = f"The message cannot be read: {error}."
+            return Unusable(self._bare_envelope(delivery), Problem("malformed", detail))
+        return Reading(self._registry, self._own_queues, delivery, members).item()
+
+    def key_of(self, body: bytes, type_: str | None = None) -> str | None:
+        """The key that orders this command among others; `None` if it is not usable.
+
+        A publisher that gives it as the routing key has its commands in order across workers.
+        `type_` is the AMQP property.
+        """
+        return self.decode(Delivery(body, tag=0, source=_NOWHERE, type=type_)).envelope.key
+
+    def _bare_envelope(self, delivery: Delivery) -> Envelope:
+        """What the AMQP properties alone tell."""
+        return Reading(self._registry, self._own_queues, delivery, {}).envelope()
+
+    def problem_data(self, problem: Problem) -> dict[str, Any]:
+        """The problem as the data of an event (RFC 9457)."""
+        return {
+            "type": f"urn:worker:problem:{problem.code}",
+            "title": _TITLES.get(problem.code, _TITLES["refused"]),
+            "detail": problem.detail,
+            "code": problem.code,
+            "errors": [
+                {"pointer": fault.pointer, "code": fault.code, "detail": fault.detail}
+                for fault in problem.errors
+            ],
+        }
+
+    def answer(
+        self,
+        envelope: Envelope,
+        type_: str,
+        data: Mapping[str, Any],
+        *,
+        time: datetime,
+        subject: str | None = None,
+    ) -> Answer:
+        """Write the result event of a command: a CloudEvent in structured mode."""
+        event: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": (id_ := new_id()),
+            "source": self._source,
+            "type": type_,
+        }
+        if subject is not None:
+            event["subject"] = subject
+        event["time"] = time
+        event["datacontenttype"] = "application/json"
+        if envelope.id is not None:
+            event["commandid"] = envelope.id
+        if envelope.correlation_id is not None:
+            event["correlationid"] = envelope.correlation_id
+        event["data"] = data
+        return Answer(id_, type_, to_json(event))
+
+    def problem_answer(
+        self, envelope: Envelope, suffix: str, problem: Problem, *, time: datetime
+    ) -> Answer:
+        """Write the event of a command that was not carried out.
+
+        `suffix` is `rejected` or `failed`; a command of no known type is just a `command`.
+        """
+        type_ = f"{envelope.type or 'command'}.{suffix}"
+        return self.answer(envelope, type_, self.problem_data(problem), time=time)

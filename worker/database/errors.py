@@ -1,0 +1,68 @@
+"""What the server, or the way to it, has said, and one sentence for what is to be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from worker.core.errors import Misconfigured, Unreachable
+from worker.settings.tls import mismatch
+
+
+def sqlstate(error: BaseException | None) -> str | None:
+    """The server's code for an error, or for what has caused it; `None` where it said nothing."""
+    while error is not None:
+        code: Any = getattr(error, "sqlstate", None)
+        if code:
+            return str(code)
+        error = getattr(error, "orig", None) or error.__cause__
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """What has happened, in the driver's words and in one line."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def explain(error: BaseException, engine: AsyncEngine) -> Unreachable | Misconfigured:
+    """One sentence for a database that could not be used, without its password."""
+    where = make_url(engine.url).render_as_string(hide_password=True)
+    if (reason := mismatch(error)) is not None:
+        return Misconfigured(
+            f"PostgreSQL cannot be reached by TLS ({where}): {reason}. Look at port and "
+            "sslmode in WORKER_DATABASE__URL and at WORKER_DATABASE__TLS_CA_FILE, or mend its "
+            "certificate"
+        )
+    code = sqlstate(error)
+    match code:
+        case "28P01" | "28000":
+            return Misconfigured(
+                f"PostgreSQL refuses the account or its password ({where}): {first_line(error)}. "
+                "Set WORKER_DATABASE__URL to an account that may log in"
+            )
+        case "3D000":
+            return Misconfigured(
+                f"PostgreSQL has no such database ({where}). "
+                "Create it with `createdb`, or set WORKER_DATABASE__URL to one that exists"
+            )
+        case "42P01":
+            return Misconfigured(
+                f"The database has no such table ({where}): {first_line(error)}. "
+                "Bring the schema there with: worker migrate"
+            )
+        case "42501":
+            return Misconfigured(
+                f"The database account lacks a right ({where}): {first_line(error)}. "
+                "Grant it, or set WORKER_DATABASE__URL to an account that has it"
+            )
+    return Unreachable(
+        f"PostgreSQL cannot be reached ({where}): {first_line(error)}. "
+        "Start it, or set WORKER_DATABASE__URL"
+    )

@@ -1,0 +1,1 @@
+"""Order, group, transaction, outcome: what becomes of a command."""

@@ -1,0 +1,119 @@
+"""What a command comes to: its outcome with the event that tells it, and what the ledger keeps."""
+
+from __future__ import annotations
+
+import json
+
+from worker.codec.codec import Codec
+from worker.core.errors import IdReused, Refusal
+from worker.core.messages import (
+    Answer,
+    Barred,
+    Command,
+    DeadLetter,
+    Done,
+    Event,
+    Fault,
+    Item,
+    Job,
+    Problem,
+    Refused,
+    Settled,
+    Unusable,
+    utc_now,
+)
+from worker.core.registry import Registry
+from worker.database.ledger import DEAD_LETTERED, DONE, REFUSED, Entry
+from worker.processing.row_cache import Record
+
+
+class Outcomes:
+    """Makes the outcomes that settle a command."""
+
+    def __init__(self, registry: Registry, codec: Codec) -> None:
+        self._registry = registry
+        self._codec = codec
+
+    def done(self, command: Command, event: Event) -> Done:
+        """It took effect."""
+        row = event.row
+        if isinstance(row, Record):
+            about, data = row.entity, row.data
+        else:
+            about = self._registry.of_row(row)
+            data = about.data_of(row)
+        return Done(
+            self._codec.answer(
+                command.envelope,
+                event.type,
+                data,
+                subject=f"{about.name}/{row.id}",
+                time=utc_now(),
+            )
+        )
+
+    def refused(self, item: Item, refusal: Refusal) -> Refused:
+        """The business said no."""
+        problem = problem_of(refusal)
+        return Refused(
+            self._codec.problem_answer(item.envelope, "rejected", problem, time=utc_now())
+        )
+
+    def barred(self, item: Barred) -> Refused:
+        """Its sender may not send it."""
+        return Refused(
+            self._codec.problem_answer(item.envelope, "rejected", item.problem, time=utc_now())
+        )
+
+    def unusable(self, item: Unusable) -> DeadLetter:
+        """It is no command that could be carried out."""
+        problem = item.problem
+        answer = self._codec.problem_answer(item.envelope, "rejected", problem, time=utc_now())
+        return DeadLetter(answer, problem.code, problem.detail, attempts=1)
+
+    def failed(self, item: Item, attempts: int) -> DeadLetter:
+        """Nothing came of it, however often it was tried."""
+        times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        problem = Problem(
+            "failed",
+            f"The command failed in {times} and was set aside as a dead letter; "
+            "the service's log says why. Nothing of it took effect.",
+        )
+        answer = self._codec.problem_answer(item.envelope, "failed", problem, time=utc_now())
+        return DeadLetter(answer, problem.code, problem.detail, attempts)
+
+    def replayed(self, job: Job, entry: Entry) -> Settled:
+        """A duplicate gets the very same answer; another command under the same id does not."""
+        if entry.digest != job.envelope.digest:
+            return self.refused(
+                job.item,
+                IdReused(
+                    "this id was used before for another command; give every command its own",
+                    pointer="/id",
+                ),
+            )
+        answer = Answer(entry.answer.id, entry.answer.type, entry.answer.body, replayed=True)
+        if entry.outcome == DEAD_LETTERED:
+            problem = json.loads(answer.body)["data"]
+            return DeadLetter(answer, problem["code"], problem["detail"], attempts=0)
+        return Done(answer) if entry.outcome == DONE else Refused(answer)
+
+
+def problem_of(refusal: Refusal) -> Problem:
+    """The refusal as the sender sees it."""
+    fault = Fault(refusal.pointer, refusal.code, refusal.detail)
+    return Problem(refusal.code, refusal.detail, (fault,))
+
+
+def entry_for(job: Job, outcome: Settled) -> Entry | None:
+    """What the ledger keeps of the outcome; nothing for a command without an id."""
+    if job.envelope.id is None:
+        return None
+    match outcome:
+        case Done():
+            name = DONE
+        case Refused():
+            name = REFUSED
+        case DeadLetter():
+            name = DEAD_LETTERED
+    return Entry(job.envelope.id, job.envelope.digest, name, outcome.answer)

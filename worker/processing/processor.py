@@ -1,0 +1,205 @@
+"""A group of commands in, one transaction, an outcome for each.
+
+A group can never change what a command does: where anything in it fails, all of it is rolled back
+and its halves run on their own, down to single commands. So only a command that fails alone is at
+fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from worker.codec.codec import Codec
+from worker.core.backoff import Backoff
+from worker.core.messages import Away, Barred, Command, Held, Job, Outcome, Retry
+from worker.core.registry import Registry, Verb
+from worker.database import ledger
+from worker.database.engine import Sessions
+from worker.database.errors import sqlstate
+from worker.database.lock_timeouts import LOCK_TIMEOUT, end_frozen, wait_briefly
+from worker.processing.failures import SUSPECT_LOSSES, Failures
+from worker.processing.fault_kinds import Kind, classify
+from worker.processing.outcomes import Outcomes
+from worker.processing.row_cache import NeedsTransaction
+from worker.processing.single_statement import LoneCreate
+from worker.processing.transaction import Transaction
+
+
+@dataclass(slots=True)
+class _Course:
+    """What a group has met with so far."""
+
+    held: set[str] = field(default_factory=set)
+    """Keys that wait for a retry; no later command with such a key may run."""
+    met_a_lock: bool = False
+    """Whether one of the group waited for somebody's lock in vain. To wait as long in each of the
+    halves would hold up all the others, and only say again what is known."""
+
+
+class Processor:
+    """Carries commands out. Safe to call from several lanes at once.
+
+    `max_attempts` bounds the attempts at a command whose handler fails, `max_deliveries` those at
+    one that, run alone, took the process down each time; `budget_seconds` is the age at which a
+    transaction takes no further command. A session of another worker that holds a lock and has been
+    frozen for `frozen_seconds` is ended. `autocommit` is an engine for a create that comes alone;
+    with none, it has a transaction like all others.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        registry: Registry,
+        codec: Codec,
+        *,
+        max_attempts: int,
+        backoff: Backoff,
+        max_deliveries: int,
+        budget_seconds: float,
+        frozen_seconds: float = 30,
+        autocommit: AsyncEngine | None = None,
+    ) -> None:
+        self._sessions = sessions
+        self._autocommit = autocommit
+        self._registry = registry
+        self._outcomes = Outcomes(registry, codec)
+        self._failures = Failures(
+            sessions, registry, self._outcomes, max_attempts=max_attempts, backoff=backoff
+        )
+        self._max_deliveries = max_deliveries
+        self._budget_seconds = budget_seconds
+        self._frozen_seconds = frozen_seconds
+
+    async def process(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """The outcome of each job, in order. Never raises but when cancelled."""
+        # What is barred never comes near the ledger: it could take another command's id, or be
+        # told the answer to it.
+        allowed = [job for job in jobs if not isinstance(job.item, Barred)]
+        outcomes = iter(await self._process(allowed) if allowed else ())
+        return [
+            self._outcomes.barred(job.item) if isinstance(job.item, Barred) else next(outcomes)
+            for job in jobs
+        ]
+
+    async def _process(self, jobs: Sequence[Job]) -> list[Outcome]:
+        if len(jobs) == 1 and jobs[0].envelope.delivery.delivery_count >= self._max_deliveries:
+            deliveries = jobs[0].envelope.delivery.delivery_count
+            outcome = await self._failures.give_up(jobs[0], deliveries)
+            if not isinstance(outcome, Retry):
+                return [outcome]
+            # It is in the ledger: it was done, but its worker died before it could say so.
+        outcomes: list[Outcome] = []
+        course = _Course()
+        while len(outcomes) < len(jobs):
+            batch = _distinct(jobs[len(outcomes) :])
+            outcomes += await self._together(batch, course)
+            outcomes = _nothing_after_a_loss(outcomes, len(jobs))
+        return outcomes
+
+    async def _together(self, jobs: Sequence[Job], course: _Course) -> list[Outcome]:
+        """Run the jobs in one transaction if that goes well, else in smaller ones."""
+        outcomes: dict[int, Outcome] = {}
+        held = course.held
+        while ready := [job for job in jobs if id(job) not in outcomes and job.key not in held]:
+            ran = await self._ready_together(ready, course)
+            outcomes |= {id(job): outcome for job, outcome in zip(ready, ran, strict=False)}
+            if any(isinstance(outcome, Away) for outcome in ran):
+                break
+        found: list[Outcome] = []
+        for job in jobs:
+            if id(job) in outcomes:
+                found.append(outcomes[id(job)])
+            elif job.key in held:
+                found.append(Held())
+            else:
+                break
+        return _nothing_after_a_loss(found, len(jobs))
+
+    async def _ready_together(self, jobs: list[Job], course: _Course) -> list[Outcome]:
+        """Outcomes of the first jobs at least: a transaction may run out of time."""
+        try:
+            # Alone, a command waits as long as the settings say: that is its attempt.
+            return await self._transact(jobs, briefly=course.met_a_lock and len(jobs) > 1)
+        except Exception as fault:
+            return await self._recover(jobs, fault, course)
+
+    async def _transact(self, jobs: Sequence[Job], *, briefly: bool = False) -> list[Outcome]:
+        if len(jobs) == 1 and self._is_ordinary(jobs[0]):
+            # Most are neither duplicates nor in conflict, and two looks are half of what one costs
+            # that comes alone. Where a constraint says otherwise, all of it runs again, seeing.
+            with suppress(ledger.LedgerRace, IntegrityError, NeedsTransaction):
+                return await self._attempt_lone(jobs[0])
+        return await self._attempt(jobs, briefly=briefly)
+
+    async def _attempt_lone(self, job: Job) -> list[Outcome]:
+        verb = self._verb(job)
+        if self._autocommit is None or verb.targeted or job.envelope.id is None:
+            return await self._attempt([job], trust=True)
+        async with self._autocommit.connect() as connection:
+            return [await LoneCreate(connection, self._registry, self._outcomes).run(job)]
+
+    async def _attempt(
+        self, jobs: Sequence[Job], *, trust: bool = False, briefly: bool = False
+    ) -> list[Outcome]:
+        async with self._sessions.begin() as session:
+            if briefly:
+                await wait_briefly(session)
+            transaction = Transaction(
+                session, self._registry, self._outcomes, self._budget_seconds, trust=trust
+            )
+            return await transaction.run(jobs)
+
+    def _is_ordinary(self, job: Job) -> bool:
+        """Whether the command seems to be new, and its handler leaves all checks to constraints."""
+        tried = job.envelope.delivery.delivery_count or job.failures or job.losses
+        return not tried and isinstance(job.item, Command) and self._verb(job).batched
+
+    def _verb(self, job: Job) -> Verb:
+        assert isinstance(job.item, Command)
+        return self._registry[job.item.entity].verbs[job.item.verb]
+
+    async def _recover(self, jobs: list[Job], fault: Exception, course: _Course) -> list[Outcome]:
+        kind = classify(fault)
+        if sqlstate(fault) == LOCK_TIMEOUT:
+            course.met_a_lock = True
+            await end_frozen(self._sessions, after_seconds=self._frozen_seconds)
+        suspect = any(job.losses >= SUSPECT_LOSSES for job in jobs)
+        if len(jobs) > 1 and (kind is not Kind.OUTAGE or suspect):
+            middle = len(jobs) // 2
+            outcomes = await self._together(jobs[:middle], course)
+            if any(isinstance(outcome, Away) for outcome in outcomes):
+                return outcomes
+            return outcomes + await self._together(jobs[middle:], course)
+        if kind is Kind.OUTAGE:
+            outcomes = await self._failures.lost(jobs, fault)
+        else:
+            outcomes = [await self._failures.outcome(jobs[0], fault, kind)]
+        if isinstance(outcomes[0], Retry) and jobs[0].key is not None:
+            course.held.add(jobs[0].key)
+        return outcomes
+
+
+def _distinct(jobs: Sequence[Job]) -> Sequence[Job]:
+    """The jobs up to the first whose command id stands earlier among them.
+
+    A duplicate must find the first one in the ledger, so it comes in a later transaction.
+    """
+    seen: set[str] = set()
+    for index, job in enumerate(jobs):
+        id_ = job.envelope.id
+        if id_ in seen:
+            return jobs[:index]
+        if id_ is not None:
+            seen.add(id_)
+    return jobs
+
+
+def _nothing_after_a_loss(outcomes: list[Outcome], total: int) -> list[Outcome]:
+    """Where one job is undecided, those after it are too: one may have the same key."""
+    away = next((outcome for outcome in outcomes if isinstance(outcome, Away)), None)
+    return outcomes if away is None else outcomes + [away] * (total - len(outcomes))

@@ -1,0 +1,144 @@
+"""One transaction, a step a line: look, carry out, write, remember.
+
+ledger: seen already? ─▶ handlers ─▶ flush ─▶ ledger: store the answers ─▶ (COMMIT)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from time import monotonic
+
+from sqlalchemy import inspect
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from worker.core.errors import Refusal
+from worker.core.messages import Command, Event, Job, Outcome, Settled, Unusable
+from worker.core.registry import Entity, Registry, Verb
+from worker.database import ledger
+from worker.database.ledger import DEAD_LETTERED, Entry
+from worker.processing.outcomes import Outcomes, entry_for
+from worker.processing.unit_of_work import Work
+
+REDRIVE_HEADER = "x-redrive"
+"""Set by `worker dead-letters redrive`: try a dead-lettered command again."""
+
+
+class Transaction:
+    """Runs jobs, whose command ids all differ, in the transaction that the session has begun.
+
+    Any fault of any job is raised, for the caller to roll back; refusals are outcomes. With `trust`
+    nothing is looked up that a constraint of the database would tell, by a fault.
+    """
+
+    def __init__(
+        self,
+        session: AsyncSession,
+        registry: Registry,
+        outcome_of: Outcomes,
+        budget_seconds: float,
+        *,
+        trust: bool = False,
+    ) -> None:
+        self._session = session
+        self._registry = registry
+        self._outcome_of = outcome_of
+        self._trust = trust
+        self._work = Work(session, registry, trust=trust)
+        self._until = monotonic() + budget_seconds
+        self._outcomes: list[Settled | None] = []
+        self._again: set[str] = set()
+
+    async def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Outcomes for the jobs that fit into the time budget: the first, and those after it."""
+        seen = {} if self._trust else await self._look_up(jobs)
+        await self._prepare([job for job in jobs if job.envelope.id not in seen])
+        for job in jobs:
+            entry = seen.get(job.envelope.id or "")
+            self._outcomes.append(None)
+            if entry is not None:
+                self._outcomes[-1] = self._outcome_of.replayed(job, entry)
+            elif isinstance(job.item, Unusable):
+                self._outcomes[-1] = self._outcome_of.unusable(job.item)
+            else:
+                assert isinstance(job.item, Command)  # what is barred does not come here
+                await self._carry_out(job.item, len(self._outcomes) - 1)
+            if monotonic() > self._until:
+                break
+        await self._work.flush()
+        outcomes = [outcome for outcome in self._outcomes if outcome is not None]
+        await self._remember(jobs, outcomes, seen)
+        return list(outcomes)
+
+    async def _look_up(self, jobs: Sequence[Job]) -> dict[str, Entry]:
+        ids = [job.envelope.id for job in jobs if job.envelope.id is not None]
+        entries = await ledger.lookup(self._session, ids)
+        self._again = {
+            id_
+            for job in jobs
+            if (id_ := job.envelope.id) in entries and is_new_try(job, entries[id_])
+        }
+        return {id_: entry for id_, entry in entries.items() if id_ not in self._again}
+
+    async def _prepare(self, jobs: Sequence[Job]) -> None:
+        by_entity: dict[str, list[Command]] = defaultdict(list)
+        for job in jobs:
+            if isinstance(job.item, Command) and self._verb(job.item)[1].batched:
+                by_entity[job.item.entity].append(job.item)
+        # In the registry's order, the same in every transaction, so that locks are taken in order.
+        for entity in self._registry:
+            if entity.prepare is not None and by_entity[entity.name]:
+                await entity.prepare(self._work, by_entity[entity.name])
+
+    def _verb(self, command: Command) -> tuple[Entity, Verb]:
+        entity = self._registry[command.entity]
+        return entity, entity.verbs[command.verb]
+
+    async def _carry_out(self, command: Command, position: int) -> None:
+        _, verb = self._verb(command)
+        try:
+            if verb.batched:
+                event = await verb.handle(self._work, command)
+            else:
+                event = await self._between_savepoints(verb, command)
+        except Refusal as refusal:
+            self._outcomes[position] = self._outcome_of.refused(command, refusal)
+            return
+
+        def write_event() -> None:
+            self._outcomes[position] = self._outcome_of.done(command, event)
+
+        if event.row.id is None:
+            self._work.owe(event.row, write_event)
+        else:
+            write_event()
+
+    async def _between_savepoints(self, verb: Verb, command: Command) -> Event:
+        """A handler of one's own may do anything before it refuses: its traces are undone."""
+        await self._work.isolate()
+        async with self._session.begin_nested():
+            event = await verb.handle(self._session, command)
+            await self._session.flush()
+            state = inspect(event.row)
+            if state.persistent and state.unloaded.intersection(state.mapper.columns.keys()):
+                await self._session.refresh(event.row)
+        return event
+
+    async def _remember(
+        self, jobs: Sequence[Job], outcomes: Sequence[Settled], seen: Mapping[str, Entry]
+    ) -> None:
+        new = [
+            entry_for(job, outcome)
+            for job, outcome in zip(jobs, outcomes, strict=False)
+            if job.envelope.id not in seen
+        ]
+        entries = [entry for entry in new if entry is not None]
+        await ledger.record(self._session, entries, again=self._again)
+
+
+def is_new_try(job: Job, entry: Entry) -> bool:
+    """A dead-lettered command had no effect: mended, or sent back on purpose, it is tried again."""
+    if entry.outcome != DEAD_LETTERED:
+        return False
+    mended = entry.digest != job.envelope.digest
+    return mended or REDRIVE_HEADER in job.envelope.delivery.headers

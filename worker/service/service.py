@@ -1,0 +1,224 @@
+"""The composition root: builds the parts from the settings, starts them, stops them.
+
+consumer ─▶ codec ─▶ lanes ─▶ processor ─▶ publisher ─▶ consumer (acknowledge)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from worker.broker.connection import keep_connected
+from worker.broker.consumer.consumer import Consumer
+from worker.broker.publisher.publications import Answers
+from worker.broker.publisher.publisher import Publisher
+from worker.broker.topology import Topology
+from worker.codec.authorization import Authorization
+from worker.codec.codec import Codec
+from worker.codec.routing_key import RoutingWatch
+from worker.core.backoff import Backoff
+from worker.core.messages import Delivery, Job, Settled
+from worker.core.registry import Registry, load_registry
+from worker.core.tasks import end
+from worker.database.capacity import warn_if_crowded
+from worker.database.engine import autocommit, make_engine, make_sessions
+from worker.database.health import DatabaseWatch
+from worker.database.ledger_retention import EVERY_SECONDS, keep_pruned
+from worker.database.pool.metrics import reader_of
+from worker.database.pool.pool import pool_of
+from worker.processing.lanes import Lanes
+from worker.processing.processor import Processor
+from worker.settings.settings import Settings
+from worker.telemetry import runtime
+from worker.telemetry.health import Health
+
+log = structlog.get_logger(__name__)
+
+
+HOLD_SECONDS = 30
+"""How long commands are held while the database is away, before they go back to the queue."""
+
+
+class Service:
+    """One worker process.
+
+    `run` consumes until `stop`, which promises: no further command is taken, those in hand are
+    finished and answered within `shutdown_seconds`, all others go back to the queue unharmed.
+
+    `processes` is how many like this one there are on this machine; the pools of all of them are
+    held against what the server has room for. 0 leaves that to another of them. An `engine` that is
+    given is used, and disposed of in the end; a `registry` stands in for the entities' modules.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        processes: int = 1,
+        engine: AsyncEngine | None = None,
+        registry: Registry | None = None,
+    ) -> None:
+        self._settings = settings
+        self._processes = processes
+        self.health = Health(settings.health.host, settings.health.port)
+        self._topology = Topology.of(settings)
+        self._engine = engine or make_engine(settings.database, name=f"{settings.namespace} worker")
+        self.health.metrics.add(reader_of(lambda: pool_of(self._engine)))
+        self.health.metrics.add(runtime.read)
+        self._sessions = make_sessions(self._engine)
+        self._watch = DatabaseWatch(
+            self._engine, self.health.part("database"), migrations=settings.migrations
+        )
+        registry = registry or load_registry(settings.entities)
+        self._authorization = Authorization(settings.authorization, registry.types)
+        self._codec = Codec(
+            registry,
+            max_body_bytes=settings.max_body_bytes,
+            own_queues=frozenset(self._topology.queues),
+        )
+        processor = Processor(
+            self._sessions,
+            registry,
+            self._codec,
+            max_attempts=settings.max_attempts,
+            backoff=Backoff(settings.retry_base_seconds, settings.retry_max_seconds),
+            # Before the broker's own limit, so that the end is told by an event.
+            max_deliveries=settings.broker.delivery_limit // 2,
+            budget_seconds=settings.group_budget_seconds,
+            frozen_seconds=settings.database.idle_in_transaction_timeout_seconds,
+            autocommit=autocommit(self._engine),
+        )
+        self._lanes = Lanes(
+            processor.process,
+            self._publish,
+            self._watch.is_well,
+            lanes=settings.lanes,
+            group_size=settings.group_size,
+        )
+        self._answers = Answers(self._topology)
+        self._publisher = Publisher(
+            self._topology,
+            self.health.part("events"),
+            confirm_timeout_seconds=settings.broker.confirm_timeout_seconds,
+        )
+        self._consumer = Consumer(
+            self._topology,
+            self._take,
+            self.health.part("commands"),
+            prefetch=settings.prefetch,
+            may_consume=self._watch.checked,
+            must_pause=lambda: self._watch.away_for(HOLD_SECONDS),
+        )
+        self._routing = RoutingWatch()
+        self._has_partitions = bool(self._topology.partitions)
+        self.health.metrics.add(self._consumer.partitions.read)
+        self.health.metrics.add(self._routing.read)
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin to stop; `run` returns when that is done."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Consume until stopped. Raises `Misconfigured` where waiting cannot help."""
+        try:
+            async with self.health:
+                await self._run()
+        finally:
+            self._watch.close()
+            with suppress(TimeoutError):  # a frozen server does not take leave
+                async with asyncio.timeout(3):
+                    await self._engine.dispose()
+
+    async def _run(self) -> None:
+        broker, name = self._settings.broker, self._settings.namespace
+        parts = [
+            self._start_with_the_database(),
+            keep_connected(
+                broker, f"{name} events", self.health.part("events"), self._publisher.serve
+            ),
+            keep_connected(
+                broker, f"{name} commands", self.health.part("commands"), self._consumer.serve
+            ),
+            self._watch.keep_looking(),
+            self._keep_pruned(),
+        ]
+        lanes = asyncio.create_task(self._lanes.run())
+        tasks = [lanes, *(asyncio.create_task(part) for part in parts)]
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            await _until(stop, tasks)
+            log.info("stopping", seconds=self._settings.shutdown_seconds)
+            await self._finish_what_is_in_hand(lanes)
+        finally:
+            await end([*tasks, stop])
+        log.info("stopped")
+
+    async def _start_with_the_database(self) -> None:
+        await self._watch.start()
+        if self._processes:
+            await warn_if_crowded(self._engine, processes=self._processes)
+
+    async def _finish_what_is_in_hand(self, lanes: asyncio.Task[None]) -> None:
+        try:
+            async with asyncio.timeout(self._settings.shutdown_seconds):
+                self._lanes.stop()
+                await self._consumer.stop_taking()
+                await lanes
+                await self._consumer.finish()
+        except TimeoutError:
+            log.warning(
+                "not everything in hand was finished in time; the broker delivers it again",
+                seconds=self._settings.shutdown_seconds,
+            )
+
+    async def _keep_pruned(self) -> None:
+        await self._watch.checked()
+        retention = timedelta(days=self._settings.ledger_retention_days)
+        # What is kept for a short time only is looked at more often.
+        every = min(EVERY_SECONDS, retention.total_seconds() / 10)
+        await keep_pruned(self._sessions, retention, every_seconds=every)
+
+    def _take(self, delivery: Delivery) -> None:
+        item = self._authorization.judge(self._codec.decode(delivery))
+        if self._has_partitions:
+            self._routing.look(item.envelope)
+        self._lanes.submit(item)
+
+    async def _publish(self, settled: Sequence[tuple[Job, Settled]]) -> None:
+        await self._publisher.publish(list(self._answers.publications(settled)))
+
+
+async def _until(stop: asyncio.Task[bool], tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for the stop; raise what any of the tasks raises before."""
+    pending: set[asyncio.Task[None] | asyncio.Task[bool]] = {stop, *tasks}
+    while stop in pending:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+
+async def run_until_signalled(settings: Settings) -> None:
+    """Run a service; the first SIGTERM or SIGINT stops it in order, the second at once."""
+    service = Service(settings)
+    running = asyncio.current_task()
+    assert running is not None
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if service._stop.is_set():
+            log.warning("stopping at once")
+            running.cancel()
+        service.stop()
+
+    import signal
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(NotImplementedError):  # Windows
+            loop.add_signal_handler(number, on_signal)
+    await service.run()
