@@ -18,20 +18,35 @@ from worker.database.errors import explain
 
 log = structlog.get_logger(__name__)
 
+PACKAGE = Path(__file__).parents[1]
+
 
 def alembic_config(migrations: Path | None = None) -> Config:
     """Alembic's configuration, without a file.
 
-    `migrations` is the folder of the migrations; by default those of this code, which lie beside
-    the package in a checkout and within it where it was installed.
+    `migrations` is the folder of the migrations; by default those of this code. Raises
+    `Misconfigured` where it has none.
     """
-    package = Path(__file__).parents[1]
-    checkout = package.parent / "alembic"
-    folder = migrations or (checkout if checkout.is_dir() else package / "_alembic")
     config = Config()
+    folder = migrations or own_migrations()
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config
+
+
+def own_migrations(package: Path = PACKAGE) -> Path:
+    """The folder of this code's migrations: within the package, or beside it in a checkout.
+
+    A wheel carries them as `worker/_alembic`. Beside an installed package a folder `alembic` is the
+    library of that name, so a checkout is recognised by `env.py`, which the library does not have.
+    """
+    for folder in (package / "_alembic", package.parent / "alembic"):
+        if (folder / "env.py").is_file():
+            return folder
+    raise Misconfigured(
+        f"The migrations of the worker are missing in {package}. Install it again "
+        "(pip install --force-reinstall command-worker), or name their folder in WORKER_MIGRATIONS"
+    )
 
 
 async def check_schema(engine: AsyncEngine, migrations: Path | None = None) -> None:
@@ -43,17 +58,19 @@ async def check_schema(engine: AsyncEngine, migrations: Path | None = None) -> N
     scripts = ScriptDirectory.from_config(alembic_config(migrations))
     heads = set(scripts.get_heads())
     known = {script.revision for script in scripts.walk_revisions()}
-
-    def current(connection: Connection) -> set[str]:
-        return set(MigrationContext.configure(connection).get_current_heads())
-
     try:
         async with engine.connect() as connection:
-            found = await connection.run_sync(current)
+            found = await connection.run_sync(_revisions)
+            visible = await connection.scalar(_SCHEMA_IN_USE)
     except (SQLAlchemyError, OSError) as error:
         raise explain(error, engine) from error
     if ahead := found - known:
         log.warning("the schema is ahead of this worker", at=sorted(ahead), knows=sorted(heads))
+    elif visible is None:
+        raise Misconfigured(
+            "The database account may use no schema of its search_path. As the owner run: "
+            "GRANT USAGE ON SCHEMA public TO the_account"
+        )
     elif found != heads:
         at = f"is at {', '.join(sorted(found))}" if found else "is empty"
         raise Misconfigured(
@@ -63,16 +80,22 @@ async def check_schema(engine: AsyncEngine, migrations: Path | None = None) -> N
     await check_usable(engine)
 
 
+def _revisions(connection: Connection) -> set[str]:
+    """The migrations that the database is at; none where it has no table that says so."""
+    return set(MigrationContext.configure(connection).get_current_heads())
+
+
 async def check_usable(engine: AsyncEngine) -> None:
     """Raise `Unreachable` unless writes are accepted, `Misconfigured` unless tables may be used.
 
     A schema that is ahead of this code is no reason to stop: that is how an upgrade rolls.
     """
+    quote = engine.dialect.identifier_preparer.format_table
+    names = {"tables": [quote(table) for table in Base.metadata.sorted_tables]}
     try:
         async with engine.connect() as connection:
             writable = await connection.scalar(_IS_WRITABLE)
-            tables = {"tables": sorted(Base.metadata.tables)}
-            lacking = (await connection.scalars(_LACKING, tables)).all()
+            tables = (await connection.execute(_TABLES, names)).all()
     except (SQLAlchemyError, OSError) as error:
         raise explain(error, engine) from error
     if not writable:
@@ -80,17 +103,25 @@ async def check_usable(engine: AsyncEngine) -> None:
         # what the same name has come to stand for.
         await engine.dispose()
         raise Unreachable("PostgreSQL accepts no writes (it is read-only, or a standby)")
-    if lacking:
+    if missing := ", ".join(table.name for table in tables if not table.found):
         raise Misconfigured(
-            f"The database account may not read and write: {', '.join(lacking)}. As the owner run: "
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(lacking)} TO the_account"
+            f"The database has no table {missing}, and no migration here would make it. For an "
+            "entity of your own write one (docs/entities.md); where a newer worker's migration has "
+            "removed it, update this worker"
+        )
+    if lacking := ", ".join(table.name for table in tables if not table.granted):
+        raise Misconfigured(
+            f"The database account may not read and write: {lacking}. As the owner run: "
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {lacking} TO the_account"
         )
 
 
+_SCHEMA_IN_USE = text("SELECT current_schema()")
 _IS_WRITABLE = text("SELECT current_setting('transaction_read_only') = 'off'")
-_LACKING = text(
-    "SELECT name FROM unnest(CAST(:tables AS text[])) AS name"
-    " WHERE to_regclass(name) IS NULL OR NOT (has_table_privilege(name, 'SELECT')"
-    " AND has_table_privilege(name, 'INSERT') AND has_table_privilege(name, 'UPDATE')"
-    " AND has_table_privilege(name, 'DELETE'))"
+_TABLES = text(
+    "SELECT name, id IS NOT NULL AS found, has_table_privilege(id, 'SELECT')"
+    " AND has_table_privilege(id, 'INSERT') AND has_table_privilege(id, 'UPDATE')"
+    " AND has_table_privilege(id, 'DELETE') AS granted"
+    " FROM (SELECT name, to_regclass(name) AS id"
+    " FROM unnest(CAST(:tables AS text[])) AS name) AS named"
 )
