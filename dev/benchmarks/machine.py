@@ -18,8 +18,9 @@ from dev.benchmarks.arena import Place
 from dev.benchmarks.catalogue import PEERS
 from dev.benchmarks.contender import ROOT
 from dev.databases import dsn
+from worker import __version__
 
-OURS = ("worker", "aio-pika", "aiormq", "asyncpg", "pydantic", "sqlalchemy", "uvloop")
+OURS = ("aio-pika", "aiormq", "asyncpg", "pydantic", "sqlalchemy", "uvloop")
 THEIRS = ("celery", "dramatiq", "faststream", "psycopg", "taskiq", "taskiq-aio-pika")
 DATABASE_SETTINGS = ("server_version", "fsync", "synchronous_commit", "shared_buffers")
 
@@ -45,7 +46,7 @@ def machine() -> dict[str, Any]:
 
 def libraries() -> dict[str, str]:
     """Versions of what takes part; those that are not installed are left out."""
-    found = {}
+    found = {"worker": __version__}
     for name in OURS:
         try:
             found[name] = version(name)

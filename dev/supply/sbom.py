@@ -9,12 +9,14 @@ from typing import Any
 
 from dev.supply.lock import Package
 
+OURS = "command-worker"
 NAMESPACE = uuid.UUID("7d1a3f52-54c7-4b0e-9b52-3c1d9a4be5a1")
 
 
 def bill_of(packages: Sequence[Package]) -> dict[str, Any]:
     """The document: each package with version, hashes and, where it is known, its licence."""
-    worker = f"pkg:pypi/worker@{metadata.version('worker')}"
+    version = metadata.version(OURS)
+    worker = f"pkg:pypi/{OURS}@{version}"
     known = {package.name: _purl(package) for package in packages}
     direct = {name for name in _direct() if name in known}
     hashes = "".join(hash_ for package in packages for hash_ in package.hashes)
@@ -27,8 +29,8 @@ def bill_of(packages: Sequence[Package]) -> dict[str, Any]:
             "component": {
                 "type": "application",
                 "bom-ref": worker,
-                "name": "worker",
-                "version": metadata.version("worker"),
+                "name": OURS,
+                "version": version,
                 "purl": worker,
                 "licenses": [{"expression": "MIT"}],
             }
@@ -48,7 +50,7 @@ def bill_of(packages: Sequence[Package]) -> dict[str, Any]:
 
 
 def _direct() -> set[str]:
-    return Package("worker", metadata.version("worker"), None, ()).needs
+    return Package(OURS, metadata.version(OURS), None, ()).needs
 
 
 def _purl(package: Package) -> str:

@@ -38,7 +38,7 @@ def test_what_depends_on_what_is_part_of_the_bill() -> None:
     needs = {it["ref"]: it["dependsOn"] for it in bill_of(PACKAGES)["dependencies"]}
     names = {ref: {it.partition("@")[0] for it in refs} for ref, refs in needs.items()}
     (aio_pika,) = (ref for ref in needs if ref.startswith("pkg:pypi/aio-pika@"))
-    (worker,) = (ref for ref in needs if ref.startswith("pkg:pypi/worker@"))
+    (worker,) = (ref for ref in needs if ref.startswith("pkg:pypi/command-worker@"))
 
     assert "pkg:pypi/aiormq" in names[aio_pika]
     assert {"pkg:pypi/asyncpg", "pkg:pypi/aio-pika"} <= names[worker]

@@ -57,7 +57,7 @@ def test_what_it_needs_and_does_not_find_is_told(
     )
     result = pytester.runpytest_subprocess("-p", "no:randomly")
     result.stdout.fnmatch_lines(["*WORKER_BROKER__URL is not set*"])
-    result.stdout.fnmatch_lines(["*needs pika: pip install 'worker?testing?'*"])
+    result.stdout.fnmatch_lines(["*needs pika: pip install 'command-worker?testing?'*"])
 
 
 async def test_it_costs_nothing_who_does_not_use_it(

@@ -219,4 +219,4 @@ def test_a_missing_extra_is_told_with_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, "scipy", None)
     monkeypatch.setattr(sys, "argv", ["worker", "lab", "report", "x"])
     assert exit_code() == 2
-    assert "pip install 'worker[lab]'" in capfd.readouterr().err
+    assert "pip install 'command-worker[lab]'" in capfd.readouterr().err

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 import psutil
 from sqlalchemy import text
 
+from worker import __version__
 from worker.core.models import Base
 from worker.core.registry import load_registry
 from worker.lab.bouncer import open_bouncer
@@ -173,7 +174,8 @@ async def _about(campaign: Campaign, settings: Settings, bench: Bench) -> About:
         started_at=now,
         ended_at=now,
         versions={
-            **{name: version(name) for name in ("worker", "sqlalchemy", "asyncpg")},
+            "worker": __version__,
+            **{name: version(name) for name in ("sqlalchemy", "asyncpg")},
             "python": platform.python_version(),
             "postgresql": str(postgresql),
         },

@@ -41,6 +41,6 @@ def chaos(
     except ModuleNotFoundError as error:
         if error.name != "pika":
             raise
-        pytest.fail("the fixture chaos needs pika: pip install 'worker[testing]'")
+        pytest.fail("the fixture chaos needs pika: pip install 'command-worker[testing]'")
     with Chaos(worker_environment, tmp_path, tables=worker_tables) as chaos:
         yield chaos

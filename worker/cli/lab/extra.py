@@ -22,5 +22,5 @@ def lab_packages() -> Iterator[None]:
             raise
         raise Misconfigured(
             f"The lab needs the package {package}, which is not installed. "
-            "Install the extra: pip install 'worker[lab]'"
+            "Install the extra: pip install 'command-worker[lab]'"
         ) from error
