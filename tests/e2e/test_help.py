@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -51,6 +52,14 @@ def test_the_help_of_every_command_has_an_example_of_itself(
     assert f"worker {command}" in page.partition("Example")[2]
     assert all(line.isprintable() for line in page.splitlines())
     assert "╭" not in page
+
+
+def test_the_version_is_told_whatever_else_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_process(monkeypatch, "--version") == 0
+    assert in_process(monkeypatch, "--version", "--help") == 0
+    assert capsys.readouterr().out == f"worker {version('command-worker')}\n" * 2
 
 
 async def test_the_overview_names_every_command(bare: CommandLine) -> None:

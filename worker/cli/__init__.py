@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 
+from worker import __version__
 from worker.cli import (
     dead_letters,
     demo,
@@ -26,7 +28,7 @@ from worker.cli import (
     schema,
     watch,
 )
-from worker.cli.terminal import OutputClosed, say
+from worker.cli.terminal import OutputClosed, emit, say
 from worker.core.errors import WorkerError
 
 # No markup: `[field=value …]` in a help text is no style, and a plain page suits any terminal.
@@ -39,6 +41,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        emit(f"worker {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,  # also where the rest of the line is wrong
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("run")(run.run)
 app.command("migrate")(migrate.migrate)
 app.command("publish")(publish.publish)
