@@ -7,9 +7,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.support.harness import Harness, eventually
@@ -83,20 +84,31 @@ class Running:
 
 
 class CommandLine:
-    """Runs `python -m worker` with the environment of one test."""
+    """Runs `python -m worker`, or another program, with the environment of one test."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        program: Sequence[str] = (sys.executable, "-m", "worker"),
+        folder: Path | None = None,
+    ) -> None:
         # A warning in a command would be an error; what reaches stderr is looked at below.
         self.environment = {**environment, "PYTHONWARNINGS": "error", "COLUMNS": "100"}
+        self._program = program
+        self._folder = folder
+
+    def of(self, *program: str) -> CommandLine:
+        """The same place and environment for another program."""
+        return CommandLine(self.environment, program=program, folder=self._folder)
 
     @asynccontextmanager
     async def running(self, *arguments: str, **variables: str) -> AsyncIterator[Running]:
         """A command in the background, killed in the end if it still runs."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "worker",
+            *self._program,
             *arguments,
+            cwd=self._folder,
             env={**self.environment, **variables},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
