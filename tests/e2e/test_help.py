@@ -13,6 +13,7 @@ from worker.cli import exit_code
 
 COMMANDS = [
     "run",
+    "health",
     "migrate",
     "publish",
     "watch",

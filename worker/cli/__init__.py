@@ -19,6 +19,7 @@ from worker import __version__
 from worker.cli import (
     dead_letters,
     demo,
+    health,
     lab,
     ledger,
     migrate,
@@ -65,6 +66,7 @@ def _options(
 
 
 app.command("run")(run.run)
+app.command("health")(health.health)
 app.command("migrate")(migrate.migrate)
 app.command("publish")(publish.publish)
 app.command("watch")(watch.watch)
