@@ -4,11 +4,16 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two stages, since a demo needs no compiler of types: what the worker runs with, and all else.
+RUNTIME := $(VENV)/.ready-runtime
 READY := $(VENV)/.ready
 SERVERS := $(BIN)/python -m dev.servers
 # The peers have a virtual environment of their own, so that only who measures installs them.
 PEERS := .venv-bench
 PEERS_READY := $(PEERS)/.ready
+# Apart from .venv, since it brings Node.js.
+PYRIGHT := .venv-pyright
+PYRIGHT_READY := $(PYRIGHT)/.ready
 # Else each process that a test starts would compile the whole worker.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -19,21 +24,36 @@ help: ## Print this list
 
 setup: $(READY) ## Make the virtual environment in .venv, with the locked packages
 
-# A file, so that a second `make` does not do it again.
-$(READY): requirements-dev.lock pyproject.toml
+# uv takes a tenth of pip's time; pip alone knows an index that only pip's own settings name.
+define install
+	@$(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes --no-deps $(2) || \
+	  { echo "uv could not install them; trying with pip …" >&2; \
+	    $(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps $(2); }
+endef
+
+# Files, so that a second `make` does not do it again.
+$(RUNTIME): requirements.lock dev/locks/build.lock dev/locks/uv.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is older than 3.11. Name a newer one: make PYTHON=python3.12 …" >&2; exit 2; }
-	@echo "setting up $(VENV) …" >&2
-	@$(PYTHON) -m venv $(VENV) || \
+	@echo "setting up $(VENV): an empty environment …" >&2
+	@$(PYTHON) -m venv $(if $(wildcard $(RUNTIME)),,--clear) $(VENV) || \
 	  { echo "error: $(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@echo "setting up $(VENV): the installer uv …" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r dev/locks/uv.lock
+	@echo "setting up $(VENV): the $$(grep -c == requirements.lock) packages that the worker runs with …" >&2
+	$(call install,$(VENV),-r requirements.lock -r dev/locks/build.lock)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --offline --editable .
+	@touch $(RUNTIME)
+
+$(READY): requirements-dev.lock $(RUNTIME)
+	@echo "setting up $(VENV): $$(grep -c == requirements-dev.lock) packages to develop it, 700 MB …" >&2
+	$(call install,$(VENV),-r requirements-dev.lock)
 	@touch $(READY)
 
-demo: $(READY) ## Start servers and a worker, send it seven commands, show each beside its event, stop all
+demo: $(RUNTIME) ## Start servers and a worker, send it seven commands, show each beside its event, stop all
 	@$(SERVERS) run -- sh -c '$(BIN)/worker migrate && $(BIN)/worker demo'
 
-run: $(READY) ## The same servers, and a worker in the foreground until Ctrl-C
+run: $(RUNTIME) ## The same servers, and a worker in the foreground until Ctrl-C
 	@$(SERVERS) run --keep -- sh -c '$(BIN)/worker migrate && \
 	  echo "In another terminal:  . .services/env && worker publish user.create username=ann email=ann@example.com --wait" >&2 && \
 	  exec $(BIN)/worker run'
@@ -76,14 +96,25 @@ chaos: $(READY) ## Break everything on purpose, and count what became of the com
 $(PEERS_READY): requirements-bench.lock $(READY)
 	@echo "setting up $(PEERS) …" >&2
 	@$(PYTHON) -m venv $(PEERS)
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-bench.lock
+	$(call install,$(PEERS),-r requirements-bench.lock)
 	@touch $(PEERS_READY)
 
-check: $(READY) ## Format, lint, types, import rules, docs: what CI runs beside the tests
+$(PYRIGHT_READY): dev/locks/pyright.lock $(RUNTIME)
+	@echo "setting up $(PYRIGHT), 280 MB …" >&2
+	@$(PYTHON) -m venv $(PYRIGHT)
+	$(call install,$(PYRIGHT),-r dev/locks/pyright.lock)
+	@touch $(PYRIGHT_READY)
+
+check: $(READY) ## Format, lint, types, import rules, declared packages, compose file, docs: what CI runs beside the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/deptry worker alembic --optional-dependencies-dev-groups lab,testing,dev,bench \
+	  --extend-exclude '^worker/(cli/)?lab/' --extend-exclude '^worker/testing/'
+	$(BIN)/deptry worker alembic --optional-dependencies-dev-groups dev,bench
+	$(BIN)/deptry .
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/python -m dev.docs.generate --check
 
 format: $(READY) ## Format the code and mend what can be mended by rule
@@ -97,10 +128,16 @@ migration: $(READY) ## Write a migration from what changed in the entities: make
 	@test -n "$(m)" || { echo 'error: name it: make migration m="add a phone number"' >&2; exit 2; }
 	@$(SERVERS) run -- sh -c '$(BIN)/alembic upgrade head && $(BIN)/alembic revision --autogenerate -m "$(m)"'
 
-lock: $(READY) ## Resolve all packages anew and pin them with their hashes
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade --extra dev pyproject.toml -o requirements-dev.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade --extra bench pyproject.toml -o requirements-bench.lock
+# Each lock keeps the versions that it has, where they still fit.
+PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header $(if $(upgrade),--upgrade)
+
+lock: $(READY) ## Pin what pyproject.toml asks for, with hashes; the newest of everything: make lock upgrade=1
+	$(PIN) pyproject.toml -o requirements.lock
+	$(PIN) --extra dev pyproject.toml -o requirements-dev.lock
+	$(PIN) --extra bench pyproject.toml -o requirements-bench.lock
+	$(PIN) --group build --constraint requirements-dev.lock -o dev/locks/build.lock
+	$(PIN) --group uv --constraint requirements-dev.lock -o dev/locks/uv.lock
+	$(PIN) --group pyright --constraint requirements-dev.lock -o dev/locks/pyright.lock
 
 sbom: $(READY) ## Write what the worker is made of: sbom.json (CycloneDX), and check the licences
 	@$(BIN)/python -m dev.supply sbom --out sbom.json
@@ -110,8 +147,8 @@ audit: $(READY) ## Known vulnerabilities of the locked packages, where a service
 	@$(BIN)/python -m dev.supply audit
 
 down: ## Stop the servers that make started; their data stays
-	@if test -e $(READY); then $(SERVERS) down; fi
+	@if test -e $(RUNTIME); then $(SERVERS) down; fi
 
 clean: ## Stop them, and remove their data, .venv and all caches
-	@if test -e $(READY); then $(SERVERS) clean; fi
-	rm -rf $(VENV) $(PEERS) .services .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build
+	@if test -e $(RUNTIME); then $(SERVERS) clean; fi
+	rm -rf $(VENV) $(PEERS) $(PYRIGHT) .services .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build

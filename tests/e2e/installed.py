@@ -10,6 +10,7 @@ import sysconfig
 import venv
 from dataclasses import dataclass
 from importlib.metadata import Distribution
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Literal
 
@@ -72,15 +73,24 @@ def install(wheel: Path, directory: Path) -> Installed:
 
 
 def _link(package: Distribution, into: Path) -> None:
+    top = Path(str(package.locate_file("")))
     for file in package.files or []:
         if file.parts[0] == "..":
             continue  # a command, whose first line names the other environment
-        target = into / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(file.locate(), target)
-        except OSError:  # another file system
-            shutil.copy2(file.locate(), target)
+        for source in (top / file, Path(cache_from_source(top / file))):
+            # What is compiled already need not be compiled again; not every installer does.
+            if source.exists():
+                _link_file(source, into / source.relative_to(top))
+
+
+def _link_file(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
 
 
 def _run(*arguments: str) -> None:

@@ -24,8 +24,8 @@ def health(
         bool,
         typer.Option(
             "--live",
-            help="Ask only whether it runs, not whether it is ready: if not, it is worth a restart; "
-            "a database that is down is not.",
+            help="Ask only whether it runs, not whether it is ready: one that does not is worth a "
+            "restart, one whose database is down is not.",
         ),
     ] = False,
 ) -> None:
