@@ -1,7 +1,7 @@
-"""Distributions of durations, small enough to keep for each point: HdrHistogram.
+"""Distributions of durations, small enough to keep for each point.
 
-Source: G. Tene, HdrHistogram (hdrhistogram.org). Values are recorded in microseconds, from
-1 µs to 1 h, with three significant digits: a percentile is off by 0.1 % at most.
+Values are recorded in microseconds, from 1 µs to 1 h, with three significant digits: a percentile
+is off by 0.1 % at most.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-LEAST_MICROSECONDS, MOST_MICROSECONDS, SIGNIFICANT_DIGITS = 1, 3_600_000_000, 3
+from worker.lab.hdr import HdrHistogram
 
 
 class Model(BaseModel):
@@ -45,11 +44,7 @@ class Durations(Model):
 
 
 class Recorded(NamedTuple):
-    """The values of a histogram in ascending order, and how often each was recorded.
-
-    The library walks through all of its 30,000 counters, one by one and in Python, for each mean
-    and each percentile; a sweep has a thousand of them.
-    """
+    """The values of a histogram in ascending order, and how often each was recorded."""
 
     seconds: NDArray[np.float64]
     counts: NDArray[np.int64]
@@ -66,22 +61,18 @@ class Recorded(NamedTuple):
 
 def new_histogram() -> HdrHistogram:
     """An empty histogram with the range and precision of all histograms of the lab."""
-    return HdrHistogram(LEAST_MICROSECONDS, MOST_MICROSECONDS, SIGNIFICANT_DIGITS)
+    return HdrHistogram()
 
 
 def record(histogram: HdrHistogram, seconds: float, count: int = 1) -> None:
     """Record a duration; what is outside of the range counts as the nearest that is within."""
-    microseconds = round(seconds * 1e6)
-    bounded = min(max(microseconds, LEAST_MICROSECONDS), MOST_MICROSECONDS)
-    histogram.record_value(bounded, count)
+    histogram.record(round(seconds * 1e6), count)
 
 
 def recorded(histogram: HdrHistogram) -> Recorded:
     """What was recorded; each value is the highest that the histogram cannot tell from it."""
-    counts = np.ctypeslib.as_array(histogram.counts).astype(np.int64)
-    used = np.flatnonzero(counts)
-    values = [histogram.get_value_from_index(int(index) + 1) - 1 for index in used]
-    return Recorded(np.array(values) / 1e6, counts[used])
+    pairs = np.array(list(histogram.values()), dtype=np.int64).reshape(-1, 2)
+    return Recorded(pairs[:, 0] / 1e6, pairs[:, 1])
 
 
 def durations_of(histogram: HdrHistogram, *, keep_values: bool = True) -> Durations:
@@ -102,7 +93,7 @@ def durations_of(histogram: HdrHistogram, *, keep_values: bool = True) -> Durati
         p999=found.quantile(0.999),
         max=float(found.seconds[-1]),
         deviation=variance**0.5,
-        histogram=histogram.encode().decode("ascii") if keep_values else None,
+        histogram=histogram.encode() if keep_values else None,
     )
 
 
@@ -125,7 +116,7 @@ def histogram_of(durations: Durations) -> HdrHistogram | None:
     """The histogram again, if it was kept."""
     if durations.histogram is None:
         return None
-    return HdrHistogram.decode(durations.histogram.encode("ascii"))
+    return HdrHistogram.decode(durations.histogram)
 
 
 def recorded_in(durations: Durations) -> Recorded | None:

@@ -162,10 +162,10 @@ def hull(intervals: Iterable[Interval]) -> Interval:
 
 def merged(parts: Sequence[Durations]) -> Durations:
     """The distribution of all values together; of the largest part where values were not kept."""
-    histograms = [histogram_of(part) for part in parts]
-    first, *others = histograms
-    if first is None or any(other is None for other in others):
+    histograms = [kept for part in parts if (kept := histogram_of(part)) is not None]
+    if len(histograms) < len(parts):
         return max(parts, key=lambda part: part.count)
+    first, *others = histograms
     for other in others:
         first.add(other)
     return durations_of(first)

@@ -1,9 +1,8 @@
 """A histogram of durations that is cheap to write to: fixed buckets, each 2 % wide.
 
-HdrHistogram would be the standard answer, and the lab's results use it. Its Python package has no
-types, wants setuptools at run time, and takes 0.9 µs a value where this takes 0.25 µs; that is paid
-with every statement. Here a percentile is at most 1 % off, and a histogram takes 9 KB, whatever it
-has seen.
+Recording a value takes 0.25 µs, which is paid with every statement; HdrHistogram, whose format the
+lab's results use, takes 0.9 µs in its Python package. Here a percentile is at most 1 % off, and a
+histogram takes 9 KB, whatever it has seen.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from worker.core.errors import Misconfigured
 
 # What to install is called otherwise than what is imported, in parts.
-_PACKAGES = {"altair", "hdrh", "jinja2", "numpy", "psutil", "scipy", "vl_convert"}
+_PACKAGES = {"altair", "jinja2", "numpy", "psutil", "scipy", "vl_convert"}
 
 
 @contextmanager
