@@ -2,12 +2,16 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-VENV := .venv
+# `make test debian=sid`: with servers and Python of that Debian release, which is fetched once. Its
+# virtual environment is made there and works there alone.
+ENTER := $(if $(debian),$(PYTHON) -m dev.servers.debian $(debian) --)
+SERVICES := .services$(if $(debian),/$(debian))
+VENV := $(if $(debian),$(SERVICES)/venv,.venv)
 BIN := $(VENV)/bin
 # Two stages, since a demo needs no compiler of types: what the worker runs with, and all else.
 RUNTIME := $(VENV)/.ready-runtime
 READY := $(VENV)/.ready
-SERVERS := $(BIN)/python -m dev.servers
+SERVERS := $(ENTER) $(BIN)/python -m dev.servers
 # The peers have a virtual environment of their own, so that only who measures installs them.
 PEERS := .venv-bench
 PEERS_READY := $(PEERS)/.ready
@@ -21,28 +25,30 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "With debian=sid (trixie, …) all that runs does so on servers and Python of that Debian release."
 
 setup: $(READY) ## Make the virtual environment in .venv, with the locked packages
 
 # uv takes a tenth of pip's time; pip alone knows an index that only pip's own settings name.
 define install
-	@$(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes --no-deps $(2) || \
+	@$(ENTER) $(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes --no-deps $(2) || \
 	  { echo "uv could not install them; trying with pip …" >&2; \
-	    $(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps $(2); }
+	    $(ENTER) $(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps $(2); }
 endef
 
 # Files, so that a second `make` does not do it again.
 $(RUNTIME): requirements.lock dev/locks/build.lock dev/locks/uv.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is older than 3.11. Name a newer one: make PYTHON=python3.12 …" >&2; exit 2; }
+	@$(if $(debian),$(ENTER) true,:)
 	@echo "setting up $(VENV): an empty environment …" >&2
-	@$(PYTHON) -m venv $(if $(wildcard $(RUNTIME)),,--clear) $(VENV) || \
+	@$(ENTER) $(if $(debian),python3,$(PYTHON)) -m venv $(if $(wildcard $(RUNTIME)),,--clear) $(VENV) || \
 	  { echo "error: $(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@echo "setting up $(VENV): the installer uv …" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r dev/locks/uv.lock
+	@$(ENTER) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r dev/locks/uv.lock
 	@echo "setting up $(VENV): the $$(grep -c == requirements.lock) packages that the worker runs with …" >&2
 	$(call install,$(VENV),-r requirements.lock -r dev/locks/build.lock)
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --offline --editable .
+	@$(ENTER) $(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --offline --editable .
 	@touch $(RUNTIME)
 
 $(READY): requirements-dev.lock $(RUNTIME)
@@ -55,7 +61,7 @@ demo: $(RUNTIME) ## Start servers and a worker, send it seven commands, show eac
 
 run: $(RUNTIME) ## The same servers, and a worker in the foreground until Ctrl-C
 	@$(SERVERS) run --keep -- sh -c '$(BIN)/worker migrate && \
-	  echo "In another terminal:  . .services/env && worker publish user.create username=ann email=ann@example.com --wait" >&2 && \
+	  echo "In another terminal:  . $(SERVICES)/env && worker publish user.create username=ann email=ann@example.com --wait" >&2 && \
 	  exec $(BIN)/worker run'
 
 # Without arguments the files run side by side; what a few are chosen for is best seen in order.
@@ -73,7 +79,7 @@ mutations: $(READY) ## Break the code in known ways: the tests must notice each;
 	@$(SERVERS) run -- $(BIN)/python -m dev.mutations $(args)
 
 fuzz: $(READY) ## Search for a message that the codec gets wrong: make fuzz minutes=30
-	@$(BIN)/python -m dev.fuzz --minutes $(or $(minutes),10) $(args)
+	@$(ENTER) $(BIN)/python -m dev.fuzz --minutes $(or $(minutes),10) $(args)
 
 soak: $(READY) ## A day's worth of commands, what has grown, about half an hour: make soak commands=1000000
 	@$(SERVERS) run -- $(BIN)/python -m dev.soak --commands $(or $(commands),8640000) $(args)
@@ -91,7 +97,7 @@ bench-stages: $(READY) ## Where a command's CPU time goes, stage by stage, about
 	@$(SERVERS) run -- $(BIN)/python -m dev.benchmarks.stages $(args)
 
 chaos: $(READY) ## Break everything on purpose, and count what became of the commands: make chaos minutes=5 seed=1 rate=140
-	@$(BIN)/python -m dev.chaos $(if $(minutes),--minutes $(minutes)) $(if $(seed),--seed $(seed)) $(if $(rate),--rate $(rate)) $(args)
+	@$(ENTER) $(BIN)/python -m dev.chaos $(if $(minutes),--minutes $(minutes)) $(if $(seed),--seed $(seed)) $(if $(rate),--rate $(rate)) $(args)
 
 $(PEERS_READY): requirements-bench.lock $(READY)
 	@echo "setting up $(PEERS) …" >&2
@@ -147,8 +153,8 @@ audit: $(READY) ## Known vulnerabilities of the locked packages, where a service
 	@$(BIN)/python -m dev.supply audit
 
 down: ## Stop the servers that make started; their data stays
-	@if test -e $(RUNTIME); then $(SERVERS) down; fi
+	@if test -d .services; then $(PYTHON) -m dev.servers down; fi
 
-clean: ## Stop them, and remove their data, .venv and all caches
-	@if test -e $(RUNTIME); then $(SERVERS) clean; fi
-	rm -rf $(VENV) $(PEERS) $(PYRIGHT) .services .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build
+clean: ## Stop them, and remove their data, .venv, other Debian releases and all caches
+	@if test -d .services; then $(PYTHON) -m dev.servers clean; fi
+	rm -rf .venv $(PEERS) $(PYRIGHT) .services .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* dist build

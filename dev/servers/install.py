@@ -11,6 +11,7 @@ from dev.servers.errors import ServerError
 from dev.servers.progress import say, step
 
 PACKAGES = {
+    "debootstrap": "debootstrap",  # for servers of another Debian release
     "RabbitMQ": "rabbitmq-server",
     "PostgreSQL": "postgresql",
     "PgBouncer": "pgbouncer",  # for its own tests only

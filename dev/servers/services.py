@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from dev.servers import environment
 from dev.servers.commands import Runner, run
 from dev.servers.compose import Compose
+from dev.servers.debian import RELEASE
 from dev.servers.environment import BROKER, DATABASE, Urls, redacted
 from dev.servers.errors import MISUSED, ServerError
 from dev.servers.locks import InUse, alone
@@ -33,15 +34,25 @@ class Found:
 
 
 class Services:
-    """Everything is remembered in `.services/` of the repository."""
+    """Everything is remembered in `.services/` of the repository.
+
+    Within another Debian release (dev.servers.debian) in a folder of that name in there, and
+    the servers are then always those of the release.
+    """
 
     def __init__(
         self, repository: Path, environ: Mapping[str, str] = os.environ, runner: Runner = run
     ) -> None:
-        self.directory = repository / ".services"
+        self._repository = repository
+        self._release = release = environ.get(RELEASE, "")
+        self.directory = repository / ".services" / release
         self.shell_file = self.directory / "env"
-        self.programs = repository / ".venv" / "bin"
+        # Another terminal is outside of the release, with the programs of this machine.
+        self._programs_outside = repository / ".venv" / "bin"
+        venv = self.directory / "venv" / "bin"
+        self.programs = venv if release else self._programs_outside
         self._environ = environ
+        self._runner = runner
         self._compose = Compose(repository, runner)
         self._lock = self.directory / "lock"
         self._in_use = InUse(self.directory / "in-use")
@@ -65,16 +76,18 @@ class Services:
         if not self.directory.exists():
             return []
         self._check_ours()
+        stopped = [name for inner in self._releases() for name in inner.down()]
         with alone(self._lock):
-            return self._stop(kept=True)
+            return stopped + self._stop(kept=True)
 
     def clean(self) -> list[str]:
-        """Stop everything and forget it, data included."""
+        """Stop everything and forget it, data and roots of other Debian releases included."""
         if not self.directory.exists():
             return []
         self._check_ours()
+        stopped = [name for inner in self._releases() for name in inner.clean()]
         with alone(self._lock):
-            stopped = self._stop(kept=True)
+            stopped += self._stop(kept=True)
             PrivateSource(self.directory).remove()
             shutil.rmtree(self.directory)
         return stopped
@@ -83,7 +96,7 @@ class Services:
         """What `up` would use now, line by line, and whether both answer."""
         told = self._told()
         if told is None:
-            source = choose(PrivateSource(self.directory), lambda: self._compose, self.directory)
+            source = self._source()
             lines = source.describe()
             healthy = all(line.endswith(("(answers)", ": running")) for line in lines)
             return [f"servers: {source.name}", *lines], healthy
@@ -104,16 +117,29 @@ class Services:
     def _find(self, *, keep: bool) -> Found:
         told = self._told()
         if told is None:
-            source = choose(PrivateSource(self.directory), lambda: self._compose, self.directory)
+            source = self._source()
             found = Found(source.up(keep=keep), source)
             environment.remember(self.directory, found.urls)
         else:
             found = Found(told, None)
             _check_answers(told)
-        environment.write_shell_file(self.shell_file, found.urls, self.programs)
+        environment.write_shell_file(self.shell_file, found.urls, self._programs_outside)
         return found
 
+    def _source(self) -> Source:
+        private = PrivateSource(self.directory)
+        if self._release:
+            return private
+        return choose(private, lambda: self._compose, self.directory)
+
+    def _releases(self) -> list["Services"]:
+        """Those of other Debian releases, whose processes can be seen and ended from outside."""
+        roots = sorted((self.directory / "roots").glob("[a-z]*/"))
+        return [Services(self._repository, {RELEASE: root.name}, self._runner) for root in roots]
+
     def _told(self) -> Urls | None:
+        if self._release:
+            return None
         return environment.told(self._environ, environment.exported(self.directory))
 
     def _stop(self, *, kept: bool) -> list[str]:
