@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import (
     AMQPError,
@@ -22,6 +23,8 @@ from aiormq.exceptions import (
 
 from worker.core.errors import Misconfigured
 from worker.settings.settings import BrokerSettings, Settings
+
+log = structlog.get_logger(__name__)
 
 DAY_MILLISECONDS = 86_400_000
 DEAD_LETTERS_DELIVERY_LIMIT = 1_000_000
@@ -145,7 +148,7 @@ class Topology:
         )
 
     async def ensure(self, connection: AbstractConnection) -> None:
-        """Declare everything, or with `declare=false` check that it exists.
+        """Declare everything, or with `declare=false` check that it exists, as far as one may look.
 
         Raises `Misconfigured` with the argument that differs, the object that is missing, the right
         that the account lacks or the partition that would go unserved, and what mends it.
@@ -216,7 +219,8 @@ class Topology:
             async with connection.channel() as channel:
                 await declare(channel, *args)
         except ChannelPreconditionFailed as error:
-            raise Misconfigured(_differs(kind, name, str(error))) from error
+            told = self._lacks_plugin(name, error) or _differs(kind, name, str(error))
+            raise Misconfigured(told) from error
         except ChannelNotFoundEntity as error:
             # For a moment after its own start the broker says this of a stream that it has.
             if self.settings.declare or "down or inaccessible" in str(error):
@@ -227,18 +231,29 @@ class Topology:
                 "WORKER_BROKER__DECLARE=true"
             ) from error
         except ChannelAccessRefused as error:
+            if not self.settings.declare:
+                # RabbitMQ shows an object, from 4.2.6 on, only to who has a right on it; of who
+                # only publishes dead letters by the default exchange nobody asks for one.
+                log.info("the account may not see whether it exists", kind=kind, name=name)
+                return
             raise Misconfigured(
                 f"The broker account may not declare the {kind} {name!r}: {error}. Grant it the "
                 "configure right (rabbitmqctl set_permissions), or have an administrator declare "
                 "everything and set WORKER_BROKER__DECLARE=false"
             ) from error
         except AMQPError as error:
-            if name != self.partitioner or "exchange type" not in str(error):
+            if (lacking := self._lacks_plugin(name, error)) is None:
                 raise
-            raise Misconfigured(self._lacks_plugin()) from error
+            raise Misconfigured(lacking) from error
 
-    def _lacks_plugin(self) -> str:
+    def _lacks_plugin(self, name: str, error: AMQPError) -> str | None:
+        """What mends it if the broker does not know the partitioner's type; None if it does.
+
+        That is a 503 up to RabbitMQ 3.13 and a 406 from 4.0 on, like other arguments.
+        """
         type_ = self.settings.partition_exchange
+        if name != self.partitioner or "exchange type" not in str(error):
+            return None
         return (
             f"WORKER_PARTITIONS={self.partition_count} needs exchanges of the type {type_}, which "
             "this RabbitMQ does not know. On each of its nodes: "

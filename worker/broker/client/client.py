@@ -187,6 +187,7 @@ async def ensure_exists(
     """Declare the topology if this exchange or queue is missing.
 
     What exists is left as it is, whatever its arguments: comparing them is the worker's business.
+    What the account may not see is taken to exist: to use it is another right, and asked for next.
     """
     try:
         try:
@@ -197,6 +198,8 @@ async def ensure_exists(
                     await channel.get_queue(queue, ensure=True)
         except ChannelNotFoundEntity:
             await topology.ensure(connection)
+        except ChannelAccessRefused:
+            return
     except FAILURES as error:
         raise lost(error) from error
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 from aio_pika.abc import AbstractConnection
+from aiormq.exceptions import ChannelAccessRefused
 
 from worker.broker.connection import open_channel
 from worker.broker.consumer.partition import Partition
@@ -109,7 +110,12 @@ class Partitions:
             active = [partition for partition in self._partitions if partition.active]
             if len(active) < 2:
                 continue
-            roster = await channel.queue_declare(self._roster, passive=True)
+            try:
+                roster = await channel.queue_declare(self._roster, passive=True)
+            except ChannelAccessRefused as error:
+                # RabbitMQ 4.2.6 and 4.3.0: for a look they want the right to configure.
+                log.warning("partitions are not shared out among workers", reason=str(error))
+                return
             share = fair_share(len(self._partitions), roster.consumer_count or 1)
             if len(active) > share:
                 log.info("letting go of partitions", active=len(active), share=share)
