@@ -139,12 +139,13 @@ class RabbitMQCluster:
         """Every queue and stream that is replicated; asked of any node, about a second."""
         nodes = {node.node: node for node in self.nodes}
         asked = next(node for node in self.nodes if node.running)
-        told = asked.ctl("list_queues", "name", "leader", "members", "--no-table-headers")
+        columns = ("name", "type", "leader", "members")
+        told = asked.ctl("list_queues", *columns, "--no-table-headers")
         rows = (line.split("\t") for line in told.splitlines())
         return {
             name: Replicas(nodes[leader], [node for key, node in nodes.items() if key in members])
-            for name, leader, members in rows
-            if leader  # else it is a classic queue, on one node
+            for name, type_, leader, members in rows
+            if type_ != "classic"  # which is on one node, its leader from RabbitMQ 4 on
         }
 
     def __enter__(self) -> Self:

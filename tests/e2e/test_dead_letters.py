@@ -36,7 +36,7 @@ async def _dead_letter_by_the_broker(harness: Harness) -> None:
     async def take_and_give_back() -> bool:
         message = await queue.get(fail=False)
         if message is not None:
-            await message.nack(requeue=True)
+            await message.reject(requeue=True)  # a nack counts for nothing from RabbitMQ 4.3 on
         return await harness.waiting("dead-letters") == 5
 
     await eventually(take_and_give_back)
@@ -154,7 +154,8 @@ async def test_all_are_sent_back_as_they_came(
     commands = [await queue.get(no_ack=True) for _ in range(5)]
     theirs = [dict(command.headers) for command in commands]
     for headers in theirs:
-        assert headers.pop("x-delivery-count") == 0  # the queue's own, new
+        # The queue's own, new; RabbitMQ 4 leaves it out.
+        assert headers.pop("x-delivery-count", 0) == 0
         assert headers.pop("x-redrive") is True
     assert theirs == [{}, {}, {"x-tenant": "t"}, {}, {}]
     assert commands[2].message_id == "ignored"

@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Self
 
@@ -181,11 +182,14 @@ class Chaos:
     def _is_ready(self, port: int) -> bool:
         if self._running.poll() is not None:
             raise RuntimeError(f"the worker ended with {self._running.returncode}; see {self.log}")
+        connection = HTTPConnection("127.0.0.1", port, timeout=5)
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                return True
-        except OSError:  # not there yet, or 503: not ready
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == HTTPStatus.OK
+        except (OSError, HTTPException):  # not there yet
             return False
+        finally:
+            connection.close()
 
     def _start_observer(self) -> subprocess.Popen[bytes]:
         options = ("--broker", self._broker_url, "--namespace", self.namespace)
