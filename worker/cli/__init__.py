@@ -29,16 +29,14 @@ from worker.cli import (
     schema,
     watch,
 )
+from worker.cli.group import Group
 from worker.cli.terminal import OutputClosed, emit, say
 from worker.core.errors import WorkerError
 
-# No markup: `[field=value …]` in a help text is no style, and a plain page suits any terminal.
-app = typer.Typer(
+app = Group(
     name="worker",
     help="JSON commands in from RabbitMQ, one PostgreSQL transaction each, result events out.\n\n"
     "Settings are environment variables that begin with WORKER_, or lines of a file `.env`.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
+from worker.cli.group import Group
 from worker.cli.prepare import complete, read_settings
 from worker.cli.terminal import counted, emit_json, say
 
@@ -13,11 +12,7 @@ if TYPE_CHECKING:
     from worker.broker.client.partition_admin import QueueState
     from worker.settings.settings import Settings
 
-app = typer.Typer(
-    help="Show the partitions of the commands; change their number.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = Group(help="Show the partitions of the commands; change their number.")
 
 
 @app.command()

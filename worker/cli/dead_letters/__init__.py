@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from worker.cli.group import Group
 from worker.cli.prepare import complete, read_settings
 from worker.cli.terminal import Report, columns, counted, emit, emit_document, emit_json, say
 
@@ -14,11 +15,7 @@ if TYPE_CHECKING:
     from worker.cli.dead_letters.selection import Choice
     from worker.settings.settings import Settings
 
-app = typer.Typer(
-    help="See why commands failed; send them back, or drop them.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = Group(help="See why commands failed; send them back, or drop them.")
 
 Selectors = Annotated[
     list[str] | None,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import typer
-
+from worker.cli.group import Group
 from worker.cli.lab import capacity, diff, gate, report, run, scenarios, sweep
 
-app = typer.Typer(
+app = Group(
     help="Load tests of the connection pool: how big should it be, and why?\n\n"
     "Needs the extra packages of `pip install 'command-worker[lab]'`.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
 )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.group import Group
 from worker.cli.prepare import complete, read_settings
 from worker.cli.terminal import Misused, counted, emit_document, emit_json, say
 from worker.cli.values import duration, moment
@@ -20,11 +21,7 @@ if TYPE_CHECKING:
     from worker.database.engine import Sessions
     from worker.settings.settings import Settings
 
-app = typer.Typer(
-    help="Look up commands; publish their events again.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = Group(help="Look up commands; publish their events again.")
 
 UNDEFINED_TABLE = "42P01"
 
