@@ -8,6 +8,7 @@ from typing import Any
 import aio_pika
 import pytest
 
+from tests.e2e.terminal import at_terminal
 from tests.support.commandline import CommandLine, declare
 from tests.support.harness import Harness, eventually
 
@@ -165,6 +166,26 @@ async def test_all_are_sent_back_as_they_came(
     assert {command.delivery_mode for command in commands} == {2}
 
 
+async def test_letters_that_cannot_be_edited_are_skipped_and_told(
+    cli: CommandLine, harness: Harness, letters: list[str]
+) -> None:
+    change = ("redrive", "--all", "--set", "data.email=ann@example.com")
+    rehearsed = await cli("dead-letters", *change, "--dry-run", code=1)
+    assert await harness.waiting() == 0
+    sent = await cli("dead-letters", *change, code=1)
+    for result, did in ((rehearsed, "would redrive"), (sent, "redriven")):
+        assert [line["action"] for line in result.lines] == [did, did, did, "skipped", did]
+        assert "is no JSON object" in result.lines[3]["reason"]
+    assert sent.err == (
+        "4 letters sent back, 1 skipped\n"
+        "error: letter 4 is no JSON object, so --set cannot change it; "
+        "replace its whole body with --edit\n"
+    )
+    assert await harness.waiting() == 4
+    left = await cli("dead-letters", "list", "--json")
+    assert [line["id"] for line in left.lines] == ["raw"]
+
+
 async def test_what_was_sent_back_and_not_taken_away_takes_effect_once(
     cli: CommandLine, harness: Harness
 ) -> None:
@@ -202,8 +223,18 @@ async def test_letters_are_dropped(cli: CommandLine, harness: Harness, letters: 
     one = await cli("dead-letters", "drop", "2", "nobody", code=1)
     assert [line["id"] for line in one.lines] == ["no-mail-2"]
     assert "nobody" in one.err
-    rest = await cli("dead-letters", "drop", "--all")
-    assert rest.err == "4 letters dropped\n"
+    async with at_terminal(cli, "dead-letters", "drop", "--all", "--limit", "1") as terminal:
+        await terminal.shows("Delete the oldest 1 of 4 dead letters for good? [y/N] ")
+        terminal.type("\n")
+        assert await terminal.end() == 1
+        assert terminal.shown.endswith("\nnothing was deleted\n")
+    async with at_terminal(cli, "dead-letters", "drop", "--all", "--limit", "1") as terminal:
+        await terminal.shows("[y/N] ")
+        terminal.type("y\n")
+        assert await terminal.end() == 0
+        assert "1 letter dropped\n" in terminal.shown
+    rest = await cli("dead-letters", "drop", "--all", "--yes")
+    assert rest.err == "3 letters dropped\n"
     assert await harness.waiting("dead-letters") == 0
     none = await cli("dead-letters", "list")
     assert none.err == "there are no dead letters\n"

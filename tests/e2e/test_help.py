@@ -88,7 +88,7 @@ async def test_help_imports_nothing_heavy() -> None:
         (["publis"], "No such command"),
         (["watch", "--limit", "0"], "--limit"),
         (["publish"], "give the TYPE"),
-        (["publish", "--file", "-", "--wait"], "--file holds whole commands"),
+        (["publish", "--file", "-", "--key", "k"], "--file holds whole commands"),
         (["dead-letters", "redrive"], "--all"),
         (["dead-letters", "drop", "1", "--all"], "--all"),
         (["ledger", "republish"], "--since"),
@@ -115,6 +115,7 @@ WRONG = [
     (["publish", "order.craete"], "Did you mean order.create? Known types: user.create"),
     (["watch", "--from", "yesterday"], "--from yesterday"),
     (["dead-letters", "redrive", "--all", "--edit", "-"], "one letter"),
+    (["dead-letters", "drop", "--all"], "nobody is here to be asked: add --yes"),
 ]
 
 
@@ -137,7 +138,13 @@ async def test_servers_that_are_away_are_told_and_end_with_4(bare: CommandLine) 
         "WORKER_DATABASE__URL": "postgresql+asyncpg://ann:secret@127.0.0.1:1/none",
         "PYTHONPROFILEIMPORTTIME": "1",
     }
-    commands = ["publish user.create", "watch", "dead-letters list", "ledger show x", "migrate"]
+    commands = [
+        "publish user.delete --target id=1",
+        "watch",
+        "dead-letters list",
+        "ledger show x",
+        "migrate",
+    ]
     results = await asyncio.gather(
         *(bare(*command.split(), code=4, **away) for command in commands)
     )

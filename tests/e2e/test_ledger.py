@@ -16,7 +16,7 @@ async def test_it_tells_what_became_of_a_command(cli: CommandLine, harness: Harn
         )
         await harness.ask("user.create", id="dead", data={})
     shown, dead, unknown = await asyncio.gather(
-        cli("ledger", "show", "done"),
+        cli("ledger", "show", "done", "--json"),
         cli("ledger", "show", "dead"),
         cli("ledger", "show", "nobody\x1b[31m", code=1),
     )

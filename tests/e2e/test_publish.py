@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import sys
@@ -12,8 +13,11 @@ from typing import Any
 import pytest
 from yarl import URL
 
+from tests.e2e.terminal import at_terminal
 from tests.support.commandline import CommandLine, declare
 from tests.support.harness import Harness
+
+DELETE = ("publish", "user.delete", "--target", "id=1")
 
 
 async def test_commands_of_every_form_are_answered(cli: CommandLine, harness: Harness) -> None:
@@ -28,7 +32,7 @@ async def test_commands_of_every_form_are_answered(cli: CommandLine, harness: Ha
         assert event["data"]["rating"] == 4.5
         assert created.err == ""
 
-        updated, taken, ordered, invalid, again = await asyncio.gather(
+        updated, taken, ordered, missing, again = await asyncio.gather(
             cli(
                 *("publish", "user.update", "rating=null", "--target", "username=123", "--wait"),
                 *("--expected-version", "1", "--id", "my-own", "--key", "k"),
@@ -41,7 +45,7 @@ async def test_commands_of_every_form_are_answered(cli: CommandLine, harness: Ha
             cli(
                 *("publish", "order.create", "user.username=123", "is_completed=true", "--wait"),
             ),
-            cli("publish", "user.delete", "--target", "id=x", "--wait", code=3),
+            cli("publish", "user.delete", "--target", "id=99", "--wait", code=3),
             cli(
                 *("publish", "user.create", "username=123", "email=ann@example.com", "rating=4.5"),
                 *("--id", event["commandid"], "--wait"),
@@ -52,8 +56,8 @@ async def test_commands_of_every_form_are_answered(cli: CommandLine, harness: Ha
     assert ordered.line["data"] | {"user_id": 1, "is_completed": True} == ordered.line["data"]
     assert taken.line["type"] == "user.create.rejected"
     assert taken.err == "error: conflict: the username '123' is taken by another user\n"
-    assert invalid.line["data"]["code"] == "invalid"
-    assert "/target/id" in invalid.err
+    assert missing.line["data"]["code"] == "not_found"
+    assert missing.err.startswith("error: not_found: ")
     assert again.out == created.out
 
 
@@ -98,7 +102,7 @@ async def test_without_a_worker_the_command_waits_in_the_queue(
 
 
 async def test_where_nothing_may_be_declared_it_is_told_what_is_missing(cli: CommandLine) -> None:
-    result = await cli("publish", "user.create", code=2, WORKER_BROKER__DECLARE="false")
+    result = await cli(*DELETE, code=2, WORKER_BROKER__DECLARE="false")
     assert "does not exist" in result.err
     assert "WORKER_BROKER__DECLARE" in result.err
 
@@ -115,7 +119,7 @@ async def test_what_the_broker_does_not_let_in_is_told(
 ) -> None:
     url = str(change(URL(harness.settings.broker.urls[0]), to))
 
-    result = await cli("publish", "user.create", code=2, WORKER_BROKER__URL=url)
+    result = await cli(*DELETE, code=2, WORKER_BROKER__URL=url)
 
     assert re.search(says, result.err)
     assert "s3cret" not in result.err
@@ -125,7 +129,7 @@ async def test_an_exchange_that_leads_nowhere_is_told(cli: CommandLine, harness:
     namespace = harness.settings.namespace
     await harness.channel.declare_exchange(f"{namespace}.commands", "topic", durable=True)
     await harness.channel.declare_queue(f"{namespace}.commands", durable=True)
-    result = await cli("publish", "user.create", code=2)
+    result = await cli(*DELETE, code=2)
     assert "no queue takes what is published" in result.err
 
 
@@ -138,7 +142,7 @@ async def test_a_full_queue_is_told(cli: CommandLine, harness: Harness) -> None:
         arguments={"x-max-length": 1, "x-overflow": "reject-publish"},
     )
     await queue.bind(f"{namespace}.commands", "#")
-    lines = '{"type": "user.create"}\n' * 5
+    lines = '{"type": "user.delete", "target": {"id": 1}}\n' * 5
     result = await cli("publish", "--file", "-", stdin=lines, code=4)
     assert len(result.lines) == 1
     assert "1 command published, perhaps 4 more" in result.err
@@ -176,9 +180,9 @@ async def test_what_comes_slowly_on_stdin_is_published_at_once(
     async with cli.running("publish", "--file", "-") as running:
         stdin = running.process.stdin
         assert stdin is not None
-        stdin.write(b'{"id": "first", "type": "user.delete"}\n{"id": "sec')
+        stdin.write(b'{"id": "first", "type": "user.delete", "target": {"id": 1}}\n{"id": "sec')
         assert len(await running.printed(1)) == 1
-        stdin.write(b'ond", "type": "user.delete"}')
+        stdin.write(b'ond", "type": "user.delete", "target": {"id": 1}}')
         stdin.close()
         result = await running.end()
     assert result.code == 0
@@ -189,23 +193,68 @@ async def test_what_comes_slowly_on_stdin_is_published_at_once(
 async def test_a_bad_line_ends_it_and_those_before_are_published(
     cli: CommandLine, harness: Harness
 ) -> None:
-    good = b'{"type": "user.delete", "target": {"id": 1}}\n'
-    bad_lines = {
-        b"[1]": "it is no JSON object",
-        b'{"type": "user.dleete"}': "Did you mean user.delete?",
-        b"[" * 100_000: "it is nested too deeply",
-        b"\xff\n": "it is not JSON",
-    }
+    good = '{"type": "user.delete", "target": {"id": 1}}\n'
     await declare(harness)
-    results = await asyncio.gather(
-        *(cli("publish", "--file", "-", stdin=good + good + bad, code=2) for bad in bad_lines)
+    result = await cli(
+        "publish", "--file", "-", stdin=f'{good * 2}{{"type": "user.delete"}}\n{good}', code=2
     )
-    for words, result in zip(bad_lines.values(), results, strict=True):
-        assert "2 commands published\n" in result.err
-        assert "error: line 3: " in result.err
-        assert words in result.err
-        assert len(result.lines) == 2
-    assert await harness.waiting() == 2 * len(results)
+    assert "2 commands published\n" in result.err
+    assert "error: line 3: the worker would refuse it: /target must be an object" in result.err
+    assert len(result.lines) == 2
+    assert await harness.waiting() == 2
+
+
+def _create(name: str, **members: str) -> str:
+    data = {"username": name, "email": f"{name}@example.com"}
+    return json.dumps({"type": "user.create", "data": data, **members}) + "\n"
+
+
+async def test_each_command_of_a_file_is_answered_in_its_order(
+    cli: CommandLine, harness: Harness
+) -> None:
+    ids = [f"id-{number}" for number in range(600)]
+    lines = [_create(f"u{number}", id=id_) for number, id_ in enumerate(ids)]
+    lines += [
+        _create("u1", id="taken"),
+        lines[7],
+        '{"id": "none", "type": "user.delete", "target": {"id": 9999}}',
+    ]
+    async with harness.worker():
+        result = await cli("publish", "--file", "-", "--wait", stdin="".join(lines), code=3)
+
+    assert [line["commandid"] for line in result.lines] == [*ids, "taken", "id-7", "none"]
+    assert result.lines[7] == result.lines[-2]
+    assert [line["type"] for line in result.lines[-3:]] == [
+        *("user.create.rejected", "user.created", "user.delete.rejected")
+    ]
+    assert result.err == "603 commands answered\nerror: 2 of 603 commands were refused\n"
+
+
+async def test_a_command_of_a_file_that_is_not_answered_is_told(
+    cli: CommandLine, harness: Harness
+) -> None:
+    lines = _create("ann") + _create("bob")
+    result = await cli(
+        *("publish", "--file", "-", "--wait", "--timeout", "0.3"), stdin=lines, code=5
+    )
+    assert "0 commands answered, perhaps 2 more published" in result.err
+    assert "error: line 1 and 1 more not answered: no answer within 0.3 s" in result.err
+    assert await harness.waiting() == 2
+
+
+async def test_at_a_terminal_it_says_that_it_reads_and_answers_in_words(
+    cli: CommandLine, harness: Harness
+) -> None:
+    async with harness.worker(), at_terminal(cli, "publish", "--file", "-", "--wait") as terminal:
+        await terminal.shows("reading commands from the terminal, one JSON object a line")
+        terminal.type(_create("ann", id="first"))
+        await terminal.shows("user.created  user/1  username=ann email=ann@example.com")
+        terminal.type(_create("ann", id="second"))
+        await terminal.shows("user.create.rejected  command second  conflict: the username 'ann'")
+        terminal.type("\x04")
+        assert await terminal.end() == 3
+    assert terminal.shown.endswith("2 commands answered\nerror: 1 of 2 commands were refused\n")
+    assert "specversion" not in terminal.shown
 
 
 async def test_on_a_terminal_a_bar_shows_how_far_it_is(cli: CommandLine) -> None:

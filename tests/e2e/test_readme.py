@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.harness import Harness
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 
 
 async def run(environment: dict[str, str], *command: str) -> str:
@@ -92,3 +93,15 @@ async def test_the_example_commands_are_valid(harness: Harness) -> None:
             event = await harness.event(id_)
             assert event.routing_key != "command.rejected", number
             assert event.json["data"].get("code") in (None, "not_found")
+
+
+def test_no_example_gives_several_rows_the_value_that_one_may_have() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    examples = [
+        line
+        for page in pages
+        for line in page.read_text().splitlines()
+        if "redrive --all" in line and "--set" in line
+    ]
+    assert examples  # there is one in the help
+    assert not [line for line in examples if re.search(r"--set \S*(id|username|email)=", line)]

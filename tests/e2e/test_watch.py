@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.terminal import at_terminal
 from tests.support.commandline import CommandLine, declare, post
 from tests.support.harness import Harness, eventually
 from worker.testing.proxy import Proxy
@@ -61,6 +62,13 @@ async def test_past_events_are_shown_by_pattern_offset_and_number(
     assert [line["id"] for line in by_age.lines] == ["0", "1", "2", "3", "4"]
     assert last.line == rejected
     assert everything.err == f"watching {harness.settings.namespace}.events from first\n"
+    watch = ("watch", "--from", "2026-11-23T08:00:00Z", "--limit", "5")
+    async with at_terminal(cli, *watch, columns=60, NO_COLOR="1") as terminal:
+        assert await terminal.end() == 0
+    _, titles, *fitted = terminal.shown.splitlines()
+    assert titles.split() == ["EVENT", "SUBJECT", "WHAT"]
+    assert [len(line) <= 60 for line in fitted] == [True] * 5
+    assert fitted[0].split() == ["user.created", "user/0", "username=ann-0", "rating=null"]
 
 
 async def test_what_an_event_holds_cannot_act_on_the_terminal(

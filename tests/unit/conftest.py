@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from tests.in_process import InProcess
 from tests.support.fakes import make_codec
 from worker.codec.codec import Codec
 
@@ -36,3 +38,12 @@ def quiet() -> Iterator[None]:
 @pytest.fixture
 def codec() -> Codec:
     return make_codec()
+
+
+@pytest.fixture
+def in_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> InProcess:
+    """`worker …` within the test, in a folder without `.env`."""
+    monkeypatch.chdir(tmp_path)
+    return InProcess(monkeypatch, capsys)

@@ -3,34 +3,67 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
-from worker.cli.terminal import coloured, columns, emit, emit_json, json_safe
+from worker.cli.table import Column, Table
+from worker.cli.terminal import coloured, emit, emit_json, json_safe, printable
+from worker.cli.values import clock, seconds
 
 if TYPE_CHECKING:
     from worker.broker.client.event_stream import Recorded
 
 PROBLEM = "urn:worker:problem:"
 _COMMON = frozenset({"id", "version", "created_on", "updated_on"})
-WIDEST = 160
-"""A line is cut there on a narrower terminal, which wraps it: the command's id stays readable."""
+COLUMNS = (
+    Column("TIME", full=19, fitted=8, importance=2),
+    Column("EVENT", full=22, fitted=22, importance=4),
+    Column("SUBJECT", full=14, fitted=12, importance=3),
+    Column("COMMAND", full=36, fitted=36, importance=1),
+)
 
 
-def print_event(event: Recorded, *, as_json: bool) -> None:
-    """Print one event of the stream."""
-    members = members_of(event.body)
-    if as_json:
+class EventTable:
+    """Events as lines of a table; on a terminal it fits, unless it is to be `wide`."""
+
+    def __init__(self, *, wide: bool) -> None:
+        self._table = Table(COLUMNS, "WHAT", wide=wide)
+
+    def emit(self, event: Recorded) -> None:
+        """Write the event on one line: time, type, subject, command, and what it says."""
+        members = members_of(event.body)
         if members is None:
-            emit_json({"type": event.routing_key, "data_base64": b64encode(event.body).decode()})
-        else:
-            emit(json_safe(event.body.decode()))
-        return
-    if members is None:
-        members = {"type": event.routing_key, "data": "(no JSON object)"}
-    emit(line_of(members))
+            members = {"type": event.routing_key, "data": "(no JSON object)"}
+        time = _text(members.get("time"))
+        cells = (
+            clock(time) if self._table.fits else seconds(time),
+            _text(members.get("type")),
+            _text(members.get("subject")) or "-",
+            _text(members.get("commandid")) or "-",
+            summary(members),
+        )
+        self._table.emit(cells, colour="red" if problem_of(members) is not None else None)
+
+
+def emit_event(event: Recorded) -> None:
+    """Print an event's JSON on one line."""
+    if members_of(event.body) is None:
+        emit_json({"type": event.routing_key, "data_base64": b64encode(event.body).decode()})
+    else:
+        emit(json_safe(event.body.decode()))
+
+
+def words_of(event: dict[str, Any]) -> str:
+    """The event in words: type, the row or else the command, what it says, further faults."""
+    problem = problem_of(event)
+    about = _text(event.get("subject")) or f"command {_text(event.get('commandid')) or '-'}"
+    faults = problem.get("errors") if problem is not None else None
+    lines = [f"{_text(event.get('type'))}  {about}  {summary(event)}"]
+    if isinstance(faults, list) and len(faults) > 1:
+        told = [fault for fault in faults if isinstance(fault, dict)]
+        lines += [f"  {fault.get('pointer')} {fault.get('detail')}" for fault in told]
+    text = "\n".join(map(printable, lines))
+    return text if problem is None else coloured(text, "red")
 
 
 def members_of(body: bytes) -> dict[str, Any] | None:
@@ -47,22 +80,6 @@ def problem_of(event: dict[str, Any]) -> dict[str, Any] | None:
     data = event.get("data")
     is_problem = isinstance(data, dict) and str(data.get("type", "")).startswith(PROBLEM)
     return data if is_problem else None
-
-
-def line_of(event: dict[str, Any]) -> str:
-    """The event on one line: time, type, subject, command, and what it says."""
-    problem = problem_of(event)
-    text = columns(
-        (_text(event.get("time"))[:19].replace("T", " "), 19),
-        (_text(event.get("type")), 22),
-        (_text(event.get("subject")) or "-", 14),
-        (_text(event.get("commandid")) or "-", 36),
-        (summary(event), 0),
-    )
-    if sys.stdout.isatty():
-        width = max(WIDEST, shutil.get_terminal_size().columns)
-        text = text if len(text) <= width else text[: width - 1] + "…"
-    return coloured(text, "red") if problem is not None else text
 
 
 def summary(event: dict[str, Any]) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperOption
 
 from worker.cli.terminal import Misused
+
+JsonLine = Annotated[
+    bool, typer.Option("--json", help="Print one line on a terminal, too, not indented.")
+]
 
 
 class Command(TyperCommand):

@@ -15,7 +15,7 @@ from rich.text import Text
 from worker.broker.client.client import Sender
 from worker.broker.topology import Topology
 from worker.cli.events import members_of, problem_of, summary
-from worker.cli.publish import publication_of
+from worker.cli.outgoing import publication_of
 from worker.cli.terminal import counted, printable
 from worker.codec.codec import Codec
 from worker.core.errors import TimedOut

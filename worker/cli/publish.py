@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from worker.cli.prepare import complete, known_type, read_settings
-from worker.cli.terminal import Misused, emit, emit_json, json_safe
+from worker.cli.terminal import Misused
 from worker.cli.values import fields
 
 if TYPE_CHECKING:
-    from worker.broker.topology import Topology
-    from worker.codec.codec import Codec
-    from worker.core.messages import Publication
+    from worker.cli.published import Published
     from worker.core.registry import Registry
     from worker.settings.settings import Settings
 
@@ -51,7 +48,8 @@ def publish(
         typer.Option(
             metavar="FILE",
             help="Publish whole commands, one JSON object a line; `-` is stdin. A command "
-            "without an id gets one. A bad line ends it; those before are published.",
+            "without an id gets one. A line that is no usable command ends it; those before are "
+            "published.",
         ),
     ] = None,
     id_: Annotated[
@@ -74,36 +72,46 @@ def publish(
     wait: Annotated[
         bool,
         typer.Option(
-            "--wait", help="Wait for the result event and print it; exit code 3 if refused."
+            "--wait",
+            help="Wait for the result event of each and print it; exit code 3 if one was refused.",
         ),
     ] = False,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.001, help="How long --wait waits.")
+        float,
+        typer.Option(metavar="SECONDS", min=0.001, help="How long --wait waits for each event."),
     ] = 30,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON on a terminal, too; one object a line.")
+    ] = False,
 ) -> None:
     """Publish commands; the broker confirms each.
 
     Prints the id and type of each once the broker has stored it, or with --wait the event that
-    answers it.
+    answers it: JSON lines, or words on a terminal. What a worker with the same entities could only
+    set aside as a dead letter is not sent; exit code 2.
 
     \b
     Examples:
       worker publish user.create username=ann email=ann@example.com --wait
       worker publish user.update rating=4.5 --target username=ann
       worker publish order.create user.username=ann --wait --timeout 5
-      worker publish --file commands.ndjson > published.ndjson
+      worker publish --file commands.ndjson --wait > events.ndjson
     """
     if file is not None:
         single = (type_, target, data, id_, key, expected_version)
-        if assignments or wait or any(option is not None for option in single):
-            raise Misused("--file holds whole commands: give neither a type nor other options")
+        if assignments or any(option is not None for option in single):
+            raise Misused(
+                "--file holds whole commands: give no type, and no options but --wait, --timeout "
+                "and --json"
+            )
         from worker.cli.publish_file import publish_file
 
-        publish_file(read_settings(), file)
+        publish_file(read_settings(), file, wait=timeout if wait else None, as_json=as_json)
         return
     if type_ is None:
         raise Misused("give the TYPE of the command, such as user.create, or --file")
     settings = read_settings()
+    from worker.cli.published import Published
     from worker.core.messages import new_id
     from worker.core.registry import load_registry
 
@@ -114,7 +122,9 @@ def publish(
         command["key"] = key
     if expected_version is not None:
         command["expected_version"] = expected_version
-    complete(_publish(settings, registry, command, timeout if wait else None))
+    published = Published(as_json=as_json)
+    complete(_publish(settings, registry, command, timeout if wait else None, published))
+    published.raise_if_refused()
 
 
 def _members(
@@ -138,28 +148,36 @@ def _members(
 
 
 def _json(text: str) -> Any:
+    from worker.codec.strict_json import Malformed, read_json
+
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Misused(f"--data is not JSON: {error}") from None
+        return read_json(text)
+    except Malformed as error:
+        raise Misused(f"--data: {error}") from None
 
 
 async def _publish(
-    settings: Settings, registry: Registry, command: dict[str, Any], wait: float | None
+    settings: Settings,
+    registry: Registry,
+    command: dict[str, Any],
+    wait: float | None,
+    published: Published,
 ) -> None:
     from worker.broker.client.client import open_sender
     from worker.broker.topology import Topology
+    from worker.cli.outgoing import publication_of
     from worker.codec.codec import Codec
     from worker.core.errors import TimedOut, Unreachable
 
     topology = Topology.of(settings)
-    publication = publication_of(topology, Codec(registry), command)
+    codec = Codec(registry, max_body_bytes=settings.max_body_bytes)
+    publication = publication_of(topology, codec, command)
     id_ = command["id"]
     async with open_sender(settings.broker, topology, f"{settings.namespace} publish") as sender:
         try:
             if wait is None:
                 await sender.send(publication)
-                emit_json({"id": id_, "type": command["type"]})
+                published.show_confirmed(command)
                 return
             reply = await sender.ask(publication, timeout_seconds=wait)
         except TimedOut as error:
@@ -169,35 +187,4 @@ async def _publish(
                 f"{error}. It is not known whether the broker has command {id_}; "
                 f"publishing it again with --id {id_} is safe"
             ) from error
-    _show_answer(reply.body)
-
-
-def publication_of(
-    topology: Topology, codec: Codec, command: dict[str, Any], body: bytes | None = None
-) -> Publication:
-    """The command as a message; `body` are its bytes, if there are some already."""
-    from worker.codec.routing_key import routing_key_of, short
-    from worker.core.messages import Publication
-
-    if body is None:
-        body = json.dumps(command).encode()
-    id_, type_ = command.get("id"), command["type"]
-    return Publication(
-        exchange=topology.commands,
-        routing_key=routing_key_of(codec.key_of(body), type_),
-        body=body,
-        content_type="application/json",
-        type=short(type_),
-        correlation_id=short(id_) if isinstance(id_, str) else None,
-    )
-
-
-def _show_answer(body: bytes) -> None:
-    """Print the event; raises `CommandRefused` if it says that nothing was done."""
-    from worker.cli.events import members_of, problem_of
-    from worker.core.errors import CommandRefused
-
-    emit(json_safe(body.decode()))
-    problem = problem_of(members_of(body) or {})
-    if problem is not None:
-        raise CommandRefused(f"{problem.get('code')}: {problem.get('detail')}")
+    published.show_answer(reply.body)

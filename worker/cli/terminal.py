@@ -69,7 +69,7 @@ def emit_json(value: Any) -> None:
 
 
 class Report:
-    """Writes a line of JSON for each thing done; done is done, whether anybody reads of it or not.
+    """Writes a line for each thing done; done is done, whether anybody reads of it or not.
 
     So `worker dead-letters redrive --all | head -1` sends all of them back.
     """
@@ -78,17 +78,21 @@ class Report:
         self._is_read = True
 
     def tell(self, value: Any) -> None:
-        """Write a value to stdout, while somebody reads it."""
+        """Write a value to stdout as one line of JSON, while somebody reads it."""
+        self.write(json_safe(as_json(value)))
+
+    def write(self, line: str) -> None:
+        """Write a line to stdout, while somebody reads it."""
         if self._is_read:
             try:
-                emit_json(value)
+                emit(line)
             except OutputClosed:
                 self._is_read = False
 
 
-def emit_document(value: Any) -> None:
-    """Write a value to stdout: indented for people, on one line for programs."""
-    if not sys.stdout.isatty():
+def emit_document(value: Any, *, as_line: bool = False) -> None:
+    """Write a value to stdout as JSON: on a terminal indented, unless it is to be one line."""
+    if as_line or not sys.stdout.isatty():
         emit_json(value)
         return
     for line in as_json(value, indent=2).split("\n"):
@@ -105,18 +109,25 @@ def say(words: str) -> None:
         pass  # nobody listens
 
 
+def agrees(question: str) -> bool:
+    """Ask a yes-or-no question on stderr; anything but yes is no."""
+    sys.stderr.write(f"{printable(question)} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def counted(number: int, thing: str) -> str:
     """A number and a noun, as in `1 command` and `2,000 commands`."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
-def coloured(text: str, colour: str) -> str:
+def coloured(text: str, colour: str | None = None, *, bold: bool = False) -> str:
     """The text in a colour if stdout is a terminal that may show it."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or not (colour or bold):
         return text
     import typer
 
-    return typer.style(text, fg=colour)
+    return typer.style(text, fg=colour, bold=bold or None)
 
 
 def columns(*cells: tuple[str, int]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from worker.cli.terminal import Misused
+from worker.codec.strict_json import DuplicateMember, Malformed, read_json
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -35,29 +35,42 @@ def split(assignment: str) -> tuple[list[str], str]:
     return steps, text
 
 
-def assign(members: dict[str, Any], path: list[str], value: Any) -> None:
-    """Put a value where the path says, making the objects on its way."""
+def assign(
+    members: dict[str, Any], path: list[str], value: Any, *, overwrite: bool = False
+) -> None:
+    """Put a value where the path says, making the objects on its way.
+
+    Raises `Misused` where something is there already, unless that is to be overwritten.
+    """
     for number, step in enumerate(path[:-1], start=1):
         inner = members.setdefault(step, {})
         if not isinstance(inner, dict):
             raise Misused(f"{'.'.join(path[:number])} is no object, so it cannot hold a field")
         members = inner
+    if path[-1] in members and not overwrite:
+        raise Misused(f"{'.'.join(path)} is given twice")
     members[path[-1]] = value
 
 
 def fields(
-    model: type[BaseModel] | None, assignments: Iterable[str], into: Mapping[str, Any] | None = None
+    model: type[BaseModel] | None,
+    assignments: Iterable[str],
+    into: Mapping[str, Any] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """The object that assignments such as `rating=4.5` describe, each value of its field's type.
 
-    Begins with the members of `into`. What the model does not know, or does not allow, is passed
-    on as it stands: the worker says what is wrong with it.
+    Begins with the members of `into`; raises `Misused` for one that is given again, unless that is
+    to be overwritten. What the model does not know, or does not allow, is taken as it stands: the
+    codec says what is wrong with it.
     """
     members = dict(into or {})
     schema = model.model_json_schema() if model is not None else {}
     for assignment in assignments:
         path, text = split(assignment)
-        assign(members, path, parse(text, _types_at(path, schema)))
+        value = parse(text, _types_at(path, schema))
+        assign(members, path, value, overwrite=overwrite)
     return members
 
 
@@ -67,8 +80,12 @@ def parse(text: str, types: frozenset[str]) -> Any:
     Text stays text in a field that takes strings and nothing else that the text could be.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-    except (ValueError, RecursionError):
+        value = read_json(text)
+    except DuplicateMember as error:
+        if "string" in types:
+            return text
+        raise Misused(f"{text}: {error}") from None
+    except Malformed:
         return text
     kind = _kind(value)
     if kind == "string":
@@ -99,6 +116,32 @@ def moment(text: str, now: datetime) -> datetime | None:
     except (ValueError, OverflowError):
         return None
     return time if time.tzinfo is not None else None
+
+
+def seconds(time: str) -> str:
+    """A time in RFC 3339 to the second, as it stands."""
+    return time[:19].replace("T", " ")
+
+
+def clock(time: str, now: datetime | None = None) -> str:
+    """A time in RFC 3339 in eight characters: that of the clock here, or days ago."""
+    then = moment(time, datetime.now(UTC))
+    if then is None:
+        return "-"
+    passed = (now or datetime.now(UTC)) - then
+    return f"{passed.days}d ago" if passed.days > 0 else f"{then.astimezone():%H:%M:%S}"
+
+
+def age(time: str, now: datetime | None = None) -> str:
+    """How long ago a time in RFC 3339 was, in four characters: `12s`, `5m`, `3h`, `40d`."""
+    then = moment(time, datetime.now(UTC))
+    if then is None:
+        return "-"
+    passed = max(0, int(((now or datetime.now(UTC)) - then).total_seconds()))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if passed >= length:
+            return f"{passed // length}{unit}"
+    return f"{passed}s"
 
 
 def _types_at(path: list[str], schema: Mapping[str, Any]) -> frozenset[str]:
@@ -135,14 +178,3 @@ def _types(schema: Mapping[str, Any], root: Mapping[str, Any]) -> set[str]:
 
 def _kind(value: Any) -> str:
     return _KINDS[type(value)]
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(name)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(text)
-    return value

@@ -85,7 +85,11 @@ class Codec:
         A publisher that gives it as the routing key has its commands in order across workers.
         `type_` is the AMQP property.
         """
-        return self.decode(Delivery(body, tag=0, source=_NOWHERE, type=type_)).envelope.key
+        return self.decode_unsent(body, type_).envelope.key
+
+    def decode_unsent(self, body: bytes, type_: str | None = None) -> Item:
+        """Read a command before it is sent, as a worker will; `type_` is the AMQP property."""
+        return self.decode(Delivery(body, tag=0, source=_NOWHERE, type=type_))
 
     def _bare_envelope(self, delivery: Delivery) -> Envelope:
         """What the AMQP properties alone tell."""

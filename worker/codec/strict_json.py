@@ -22,6 +22,27 @@ class Malformed(ValueError):
     """The body is no JSON object that can be read in one way only."""
 
 
+class DuplicateMember(Malformed):
+    """An object has the same member twice."""
+
+
+def read_json(text: str) -> Any:
+    """The value of a JSON text; raises `Malformed` where it has no one reading."""
+    try:
+        return _decode_json(text)
+    except RecursionError:
+        raise Malformed("it is nested too deeply") from None
+    except Malformed:
+        raise
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise Malformed(
+            f"it is not JSON: {error.msg[0].lower()}{error.msg[1:]} at {where}"
+        ) from None
+    except ValueError:  # an integer with thousands of digits
+        raise Malformed("it holds a number that is out of range") from None
+
+
 def read_object(delivery: Delivery) -> dict[str, Any]:
     """The members of the body's JSON object; raises `Malformed` with what is wrong, in words."""
     if delivery.unreadable:
@@ -36,19 +57,7 @@ def read_object(delivery: Delivery) -> dict[str, Any]:
         raise Malformed(f"byte {error.start} is not UTF-8") from None
     if not text.strip():
         raise Malformed("it is empty")
-    try:
-        members = _decode_json(text)
-    except RecursionError:
-        raise Malformed("it is nested too deeply") from None
-    except Malformed:
-        raise
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}"
-        raise Malformed(
-            f"it is not JSON: {error.msg[0].lower()}{error.msg[1:]} at {where}"
-        ) from None
-    except ValueError:  # an integer with thousands of digits
-        raise Malformed("it holds a number that is out of range") from None
+    members = read_json(text)
     if not isinstance(members, dict):
         raise Malformed("it is not a JSON object")
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(members) > MAX_DEPTH:
@@ -62,7 +71,7 @@ def read_object(delivery: Delivery) -> dict[str, Any]:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise Malformed("an object has the same member twice")
+        raise DuplicateMember("an object has the same member twice")
     return members
 
 

@@ -61,7 +61,8 @@ class Sender:
         self._channel = channel
         self._confirm_timeout_seconds = confirm_timeout_seconds
         self._user_id = user_id
-        self._waiting: dict[str, asyncio.Future[Reply]] = {}
+        # By correlation id. The same command may be sent twice, and is then answered twice.
+        self._waiting: dict[str, list[asyncio.Future[Reply]]] = {}
         self._listening = False
 
     async def send(self, publication: Publication, *, reply_to: str | None = None) -> None:
@@ -109,10 +110,10 @@ class Sender:
 
         Raises as `send` does, and `TimedOut`.
         """
-        await self._listen()
+        await self.listen()
         correlation = publication.correlation_id or ""
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[correlation] = answer
+        self._waiting.setdefault(correlation, []).append(answer)
         ending = asyncio.ensure_future(closed(self._connection, self._channel))
         try:
             await self.send(publication, reply_to=REPLY_TO)
@@ -131,17 +132,21 @@ class Sender:
             )
         finally:
             ending.cancel()
-            del self._waiting[correlation]
+            self._waiting[correlation].remove(answer)
+            if not self._waiting[correlation]:
+                del self._waiting[correlation]
 
-    async def _listen(self) -> None:
+    async def listen(self) -> None:
+        """Be ready for answers. `ask` sees to it; several at once need it done before."""
         if self._listening:
             return
 
         async def on_message(message: DeliveredMessage) -> None:
             properties = message.header.properties
-            answer = self._waiting.get(str(properties.correlation_id))
-            if answer is not None and not answer.done():
-                answer.set_result(Reply(message.body, properties.headers or {}))
+            waiting = self._waiting.get(str(properties.correlation_id), ())
+            first = next((answer for answer in waiting if not answer.done()), None)
+            if first is not None:
+                first.set_result(Reply(message.body, properties.headers or {}))
 
         try:
             await unless_closed(self._channel.basic_consume(REPLY_TO, on_message, no_ack=True))

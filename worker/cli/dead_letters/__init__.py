@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.group import Group
+from worker.cli.group import Group, JsonLine
 from worker.cli.prepare import complete, read_settings
-from worker.cli.terminal import Report, columns, counted, emit, emit_document, emit_json, say
+from worker.cli.terminal import counted, emit_document, emit_json, say
 
 if TYPE_CHECKING:
     from worker.broker.client.dead_letter import Letter
@@ -35,8 +36,14 @@ Most = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="A
 def list_(
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="Show the oldest N.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Print all columns in full on a terminal, too.")
+    ] = False,
 ) -> None:
     """List the dead letters, oldest first: number, time, code, type, command id, and why.
+
+    On a terminal lines are cut to its width, columns are left out that find no room, and ages stand
+    in place of times. In a pipe lines are complete.
 
     Reading takes nothing away: all letters go back to their places. RabbitMQ 4 counts this as
     a delivery of each of them.
@@ -46,20 +53,20 @@ def list_(
       worker dead-letters list
       worker dead-letters list --json | jq -r 'select(.code == "failed").id'
     """
-    complete(_list(read_settings(), limit, as_json))
+    from worker.cli.letter_table import LetterTable
+
+    show = _emit_summary if as_json else LetterTable(wide=wide).emit
+    complete(_list(read_settings(), limit, show))
 
 
-async def _list(settings: Settings, limit: int, as_json: bool) -> None:
+async def _list(settings: Settings, limit: int, show: Callable[[Letter], None]) -> None:
     from worker.broker.client.dead_letter_queue import open_dead_letters
     from worker.broker.topology import Topology
 
     topology = Topology.of(settings)
     async with open_dead_letters(settings.broker, topology) as letters:
         async for letter in letters.read(limit):
-            if as_json:
-                emit_json(summary_of(letter))
-            else:
-                emit(_line(letter))
+            show(letter)
         if letters.count > limit:
             say(f"{counted(letters.count - limit, 'more letter')}; see --limit")
         if letters.count == 0:
@@ -71,6 +78,7 @@ def show(
     selector: Annotated[
         str, typer.Argument(metavar="ID", help="The command id, or the number from `list`.")
     ],
+    as_json: JsonLine = False,
 ) -> None:
     """Show everything that is known of a dead letter, as JSON: its headers and its body.
 
@@ -83,15 +91,15 @@ def show(
     """
     from worker.cli.dead_letters.selection import Choice
 
-    complete(_show(read_settings(), Choice((selector,))))
+    complete(_show(read_settings(), Choice((selector,)), as_json))
 
 
-async def _show(settings: Settings, choice: Choice) -> None:
+async def _show(settings: Settings, choice: Choice, as_line: bool) -> None:
     from worker.cli.dead_letters.selection import open_chosen
 
     async with open_chosen(settings, choice) as (_, chosen):
         async for letter in chosen:
-            emit_document(_document(letter))
+            emit_document(_document(letter), as_line=as_line)
 
 
 @app.command()
@@ -100,33 +108,22 @@ def drop(
     everything: All = False,
     limit: Most = None,
     dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --all is deleted.")] = False,
 ) -> None:
     """Delete dead letters for good. Their commands are not carried out.
 
-    Prints what was deleted, one JSON object a line.
+    Asks before --all is deleted. Prints what was deleted, one JSON object a line.
 
     \b
     Examples:
       worker dead-letters drop 1 2 --dry-run
-      worker dead-letters drop --all > dropped.ndjson
+      worker dead-letters drop --all --yes > dropped.ndjson
     """
     from worker.cli.dead_letters.selection import Choice
+    from worker.cli.drop import drop as run_drop
 
     choice = Choice(tuple(selectors or ()), everything, limit)
-    complete(_drop(read_settings(), choice, dry_run))
-
-
-async def _drop(settings: Settings, choice: Choice, dry: bool) -> None:
-    from worker.cli.dead_letters.selection import open_chosen
-
-    count, report = 0, Report()
-    async with open_chosen(settings, choice) as (letters, chosen):
-        async for letter in chosen:
-            if not dry:
-                await letters.settle(letter)
-            count += 1
-            report.tell(summary_of(letter) | {"action": "would drop" if dry else "dropped"})
-    say(f"{counted(count, 'letter')} {'would be ' if dry else ''}dropped")
+    run_drop(read_settings(), choice, dry=dry_run, ask=not yes)
 
 
 @app.command()
@@ -160,11 +157,12 @@ def redrive(
 
     Each is published with its own id and only then taken out of the dead letters: what is
     interrupted in between is done once all the same, since the worker knows the id. Prints each,
-    one JSON object a line.
+    one JSON object a line. One that --set cannot change stays where it is; exit code 1.
 
     \b
     Examples:
       worker dead-letters redrive --all --rate 50
+      worker dead-letters redrive --all --set data.rating=null --dry-run
       worker dead-letters redrive 1 --set data.email=ann@example.com --dry-run
       worker dead-letters show 1 | jq .body > body.json
       worker dead-letters redrive 1 --edit body.json
@@ -193,15 +191,8 @@ def summary_of(letter: Letter) -> dict[str, Any]:
     }
 
 
-def _line(letter: Letter) -> str:
-    return columns(
-        (f"{letter.number:>4}", 4),
-        ((letter.time or "-")[:19].replace("T", " "), 19),
-        (letter.code, 14),
-        (letter.command_type or "-", 14),
-        (letter.command_id or "-", 36),
-        (letter.detail, 0),
-    )
+def _emit_summary(letter: Letter) -> None:
+    emit_json(summary_of(letter))
 
 
 def _document(letter: Letter) -> dict[str, Any]:

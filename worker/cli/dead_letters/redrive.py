@@ -13,38 +13,66 @@ from worker.cli.dead_letters.selection import open_chosen
 from worker.cli.prepare import paced
 from worker.cli.terminal import Misused, Report, counted, say
 from worker.cli.values import assign, fields, split
+from worker.core.errors import WorkerError
 
 if TYPE_CHECKING:
     from worker.broker.client.dead_letter import Letter
+    from worker.broker.client.dead_letter_queue import DeadLetters
     from worker.cli.dead_letters.selection import Choice
     from worker.settings.settings import Settings
+
+
+class LeftBehind(WorkerError):
+    """Some of the chosen letters could not be edited, and stay where they are; exit code 1."""
 
 
 async def redrive(
     settings: Settings, choice: Choice, editor: Editor, *, rate: float | None, dry: bool
 ) -> None:
-    """Send the chosen letters back, edited if so wished, at most `rate` a second."""
-    from worker.processing.transaction import REDRIVE_HEADER
+    """Send the chosen letters back, edited if so wished, at most `rate` a second.
 
+    Raises `LeftBehind` in the end, after all others, if some could not be edited; `Misused` where
+    that was the only one.
+    """
     count, steps, report = 0, paced(rate), Report()
+    left: list[Misused] = []
     try:
         async with open_chosen(settings, choice) as (letters, chosen):
             async for letter in chosen:
-                body = editor.edited(letter)
-                told = summary_of(letter) | {"action": "would redrive" if dry else "redriven"}
-                if body != letter.body:
-                    told["body"] = body.decode("utf-8", "replace")
+                try:
+                    body = editor.edited(letter)
+                except Misused as error:
+                    if len(choice.selectors) == 1:
+                        raise
+                    left.append(error)
+                    reason = {"action": "skipped", "reason": str(error)}
+                    report.tell(summary_of(letter) | reason)
+                    continue
                 if not dry:
                     await anext(steps)
-                    key = editor.key_of(body, letter.properties.message_type)
-                    command = letter.revived(letters.topology, body, key, {REDRIVE_HEADER: True})
-                    await letters.sender.send(command)
-                    # Only now: what is cut off here is there twice, and carried out once.
-                    await letters.settle(letter)
+                    await _send_back(letters, letter, body, editor)
                 count += 1
-                report.tell(told)
+                report.tell(_told(letter, body, dry))
     finally:
-        say(f"{counted(count, 'letter')} {'would be ' if dry else ''}sent back")
+        skipped = f", {len(left):,} skipped" if left else ""
+        say(f"{counted(count, 'letter')} {'would be ' if dry else ''}sent back{skipped}")
+    if left:
+        more = f" (and {len(left) - 1:,} more)" if len(left) > 1 else ""
+        raise LeftBehind(f"{left[0]}{more}")
+
+
+async def _send_back(letters: DeadLetters, letter: Letter, body: bytes, editor: Editor) -> None:
+    from worker.processing.transaction import REDRIVE_HEADER
+
+    key = editor.key_of(body, letter.properties.message_type)
+    await letters.sender.send(letter.revived(letters.topology, body, key, {REDRIVE_HEADER: True}))
+    # Only now: what is cut off here is there twice, and carried out once.
+    await letters.settle(letter)
+
+
+def _told(letter: Letter, body: bytes, dry: bool) -> dict[str, Any]:
+    told = summary_of(letter) | {"action": "would redrive" if dry else "redriven"}
+    return told if body == letter.body else told | {"body": body.decode("utf-8", "replace")}
 
 
 class Editor:
@@ -55,8 +83,9 @@ class Editor:
     ) -> None:
         if edit is not None and (changes or len(choice.selectors) != 1):
             raise Misused("--edit replaces the body of one letter: give its id, and no --set")
-        for change in changes:
-            split(change)
+        paths = [tuple(split(change)[0]) for change in changes]
+        if twice := [path for path in paths if paths.count(path) > 1]:
+            raise Misused(f"--set {'.'.join(twice[0])} is given twice")
         self._changes = changes
         self._body = None if edit is None else _read(edit)
         from worker.codec.codec import Codec
@@ -91,13 +120,13 @@ class Editor:
         path, text = split(change)
         model = self._model(path[0], type_)
         if len(path) == 1:
-            assign(members, path, text if path[0] in ("id", "type", "key") else _any(text))
+            value = text if path[0] in ("id", "type", "key") else _any(text)
+            assign(members, path, value, overwrite=True)
             return
         inner = members.get(path[0])
         assignment = f"{'.'.join(path[1:])}={text}"
-        members[path[0]] = fields(
-            model, [assignment], into=inner if isinstance(inner, dict) else {}
-        )
+        into = inner if isinstance(inner, dict) else {}
+        members[path[0]] = fields(model, [assignment], into=into, overwrite=True)
 
     def _model(self, member: str, type_: str | None) -> Any:
         found = self._registry.find(type_ or "")
@@ -114,6 +143,8 @@ def _any(text: str) -> Any:
 
 
 def _read(path: str) -> bytes:
+    if path == "-" and sys.stdin.isatty():
+        say("reading the body from the terminal; Ctrl-D ends it")
     try:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.group import Group
+from worker.cli.group import Group, JsonLine
 from worker.cli.prepare import complete, read_settings
 from worker.cli.terminal import Misused, counted, emit_document, emit_json, say
 from worker.cli.values import duration, moment
@@ -35,6 +35,7 @@ class NotInLedger(WorkerError):
 @app.command()
 def show(
     id_: Annotated[str, typer.Argument(metavar="ID", help="The command's id.")],
+    as_json: JsonLine = False,
 ) -> None:
     """Show what became of a command, as JSON: the outcome, when, and the event that answered it.
 
@@ -44,12 +45,12 @@ def show(
     \b
     Examples:
       worker ledger show 0199f3a0-5c5e-7b0a-9d53-0d4a4f1f0b6e
-      worker ledger show my-import-17 | jq .event.data
+      worker ledger show my-import-17 --json | jq .event.data
     """
-    complete(_show(read_settings(), id_))
+    complete(_show(read_settings(), id_, as_json))
 
 
-async def _show(settings: Settings, id_: str) -> None:
+async def _show(settings: Settings, id_: str, as_line: bool) -> None:
     from worker.database import ledger
 
     async with open_sessions(settings) as sessions, sessions() as session:
@@ -65,7 +66,8 @@ async def _show(settings: Settings, id_: str) -> None:
             "recorded_on": _rfc3339(entry.recorded_on),
             "digest": entry.digest.hex(),
             "event": json.loads(entry.answer.body),
-        }
+        },
+        as_line=as_line,
     )
 
 
