@@ -100,7 +100,8 @@ async def test_nothing_that_is_sent_reaches_the_log_raw(
         else:
             assert _OWN_LINE.match(line) or line.startswith(_OF_TRACEBACK), line
             assert not line.startswith(FORGED)
-    # Not for want of a chance: what failed tells which command it was, and why.
+    # Not for want of a chance: what failed tells which command it was, and why; dead letters too.
+    assert result.err.count("dead letter ") + result.err.count('"dead letter"') == 6
     assert "attempt failed" in result.err
     assert FORGED in result.err
     assert "longlong" in result.err

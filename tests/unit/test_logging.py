@@ -114,6 +114,23 @@ def test_a_secret_in_a_variable_is_not_part_of_a_traceback(
     assert "s3cret" not in "".join(lines(capsys))
 
 
+@pytest.mark.parametrize(("no_color", "has_colour"), [("1", False), ("", True)])
+def test_a_terminal_shows_colours_unless_they_are_not_wanted(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    no_color: str,
+    has_colour: bool,
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    configure_logging()
+    structlog.get_logger().info("ready", part="database")
+    (line,) = lines(capsys)
+
+    assert "ready" in line
+    assert ("\x1b[" in line) is has_colour
+
+
 def test_json_lines_can_be_read_by_a_program(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(form="json")
     structlog.get_logger("worker.test").info("ready", part="database", text=HOSTILE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ import structlog
 from worker.service.supervisor.log import Log, tell
 from worker.service.supervisor.plan import Plan, python_module
 from worker.telemetry.logging import configure_logging
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 
 
 def test_a_line_has_the_form_of_a_workers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,6 +31,34 @@ def test_a_line_has_the_form_of_a_workers(capsys: pytest.CaptureFixture[str]) ->
     assert ours == theirs
 
 
+@pytest.mark.parametrize("level", ["info", "warning"])
+@pytest.mark.parametrize(("terminal", "no_color"), [(False, ""), (True, ""), (True, "1")])
+def test_in_words_it_is_a_workers_to_the_letter_in_colour_too(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    level: str,
+    terminal: bool,
+    no_color: str,
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    values = {
+        "url": "http://x/",
+        "reason": 'a "b"\r\n\x1b[31m=',
+        "number": 0.5,
+        "none": None,
+        "e": "",
+    }
+    configure_logging(level="info", form="console")
+    getattr(structlog.get_logger("worker.service.supervisor"), level)("process ended", **values)
+    getattr(Log(level="info", as_json=False), level)("process ended", **values)
+    theirs, ours = capsys.readouterr().err.splitlines()
+
+    assert TIME.sub("", ours) == TIME.sub("", theirs)
+    assert len(ours) == len(theirs)
+    assert ("\x1b[" in ours) is (terminal and not no_color)
+
+
 def test_less_than_the_least_level_is_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     log = Log(level="warning", as_json=False)
     log.info("nothing of note")
@@ -35,7 +66,7 @@ def test_less_than_the_least_level_is_not_logged(capsys: pytest.CaptureFixture[s
 
     (line,) = capsys.readouterr().err.splitlines()
     assert "[warning  ] process ended" in line
-    assert "process=1 reason=\\x1b[31m red" in line
+    assert "process=1 reason='\\\\x1b[31m red'" in line
 
 
 class Closed(io.StringIO):

@@ -7,11 +7,11 @@ that reorder or hide text are written as escapes, and nothing is taken for marku
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Any
 
 from worker.core.errors import WorkerError
+from worker.telemetry.colour import shows_colour
 
 
 class Misused(WorkerError):
@@ -123,7 +123,7 @@ def counted(number: int, thing: str) -> str:
 
 def coloured(text: str, colour: str | None = None, *, bold: bool = False) -> str:
     """The text in a colour if stdout is a terminal that may show it."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or not (colour or bold):
+    if not (colour or bold) or not shows_colour(sys.stdout):
         return text
     import typer
 

@@ -22,7 +22,7 @@ from worker.codec.authorization import Authorization
 from worker.codec.codec import Codec
 from worker.codec.routing_key import RoutingWatch
 from worker.core.backoff import Backoff
-from worker.core.messages import Delivery, Job, Settled
+from worker.core.messages import DeadLetter, Delivery, Job, Settled
 from worker.core.registry import Registry, load_registry
 from worker.core.tasks import end
 from worker.database.capacity import warn_if_crowded
@@ -192,6 +192,20 @@ class Service:
 
     async def _publish(self, settled: Sequence[tuple[Job, Settled]]) -> None:
         await self._publisher.publish(list(self._answers.publications(settled)))
+        for job, outcome in settled:
+            if isinstance(outcome, DeadLetter):
+                _log_dead_letter(job, outcome)
+
+
+def _log_dead_letter(job: Job, letter: DeadLetter) -> None:
+    envelope = job.envelope
+    log.info(
+        "dead letter",
+        id=envelope.id,
+        type=envelope.type,
+        code=letter.code,
+        detail=letter.detail,
+    )
 
 
 async def _until(stop: asyncio.Task[bool], tasks: Sequence[asyncio.Task[None]]) -> None:

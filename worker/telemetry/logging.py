@@ -13,6 +13,8 @@ from typing import Any
 
 import structlog
 
+from worker.telemetry.colour import shows_colour
+
 MAX_CHARACTERS = 1_000
 """Of a value, and of a line of a traceback."""
 
@@ -76,7 +78,7 @@ def _was_told_to_end(record: logging.LogRecord) -> bool:
 def _console() -> structlog.dev.ConsoleRenderer:
     # A plain traceback: the pretty one prints the values of variables, secrets among them.
     return structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        colors=shows_colour(sys.stderr), exception_formatter=structlog.dev.plain_traceback
     )
 
 

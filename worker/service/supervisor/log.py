@@ -7,7 +7,14 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from worker.telemetry.colour import shows_colour
+
 LEVELS = ("debug", "info", "warning", "error")
+LOGGER = "worker.service.supervisor"
+
+RESET, BOLD, DIM = "\x1b[0m", "\x1b[1m", "\x1b[2m"
+RED, GREEN, YELLOW, BLUE, MAGENTA, CYAN = (f"\x1b[{code}m" for code in range(31, 37))
+LEVEL_COLOURS = dict(zip(LEVELS, (GREEN, GREEN, YELLOW, RED), strict=True))
 
 
 class Log:
@@ -26,22 +33,29 @@ class Log:
         self._write("warning", event, values)
 
     def _write(self, level: str, event: str, values: dict[str, Any]) -> None:
-        if LEVELS.index(level) >= self._least:
-            line = _as_json if self._as_json else _as_words
-            tell(line(level, event, values))
+        if LEVELS.index(level) < self._least:
+            return
+        if self._as_json:
+            _write(_as_json(level, event, values))
+        else:
+            _write(_as_words(level, event, values, in_colour=shows_colour(sys.stderr)))
 
 
 def tell(words: str) -> None:
     """Write to stderr at once, what a terminal would act on escaped; nobody need be listening."""
-    lines = (
-        line if line.isprintable() else line.encode("unicode_escape").decode("ascii")
-        for line in words.split("\n")
-    )
+    _write("\n".join(map(_printable, words.split("\n"))))
+
+
+def _write(text: str) -> None:
     try:
-        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except BrokenPipeError:
         pass
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def _as_json(level: str, event: str, values: dict[str, Any]) -> str:
@@ -50,15 +64,31 @@ def _as_json(level: str, event: str, values: dict[str, Any]) -> str:
             **values,
             "event": event,
             "level": level,
-            "logger": "worker.service.supervisor",
+            "logger": LOGGER,
             "timestamp": _now(),
         }
     )
 
 
-def _as_words(level: str, event: str, values: dict[str, Any]) -> str:
-    named = "".join(f" {name}={value}" for name, value in values.items())
-    return f"{_now()} [{level:<9}] {event:<30} [worker.supervisor]{named}"
+def _as_words(level: str, event: str, values: dict[str, Any], *, in_colour: bool) -> str:
+    def paint(text: str, *styles: str) -> str:
+        return f"{''.join(styles)}{text}{RESET}" if in_colour else text
+
+    named = "".join(
+        f" {paint(name, CYAN)}={paint(_shown(values[name]), MAGENTA)}" for name in sorted(values)
+    )
+    return (
+        f"{paint(_now(), DIM)} [{paint(f'{level:<9}', LEVEL_COLOURS[level], BOLD)}] "
+        f"{paint(f'{event:<30}', BOLD)} {paint('[')}{paint(LOGGER, BOLD, BLUE)}{paint(']')}{named}"
+    )
+
+
+def _shown(value: Any) -> str:
+    """The value as structlog's console renderer has it."""
+    if not isinstance(value, str):
+        return repr(value)
+    text = _printable(value)
+    return repr(text) if set(text) & set(" \t=\r\n\"'") else text
 
 
 def _now() -> str:
