@@ -158,6 +158,7 @@ async def test_a_file_of_commands_is_published_in_order(
     ]
     lines[1] = '  {"id": "given", "type": "user.delete", "target": {"id": 1}, "key": "k"}  '
     lines[3] = ""
+    lines[4] = '{"id": null, "type": "user.delete", "target": {"id": 9007199254740993}}'
     path = tmp_path / "commands.ndjson"
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
     result = await cli("publish", "--file", str(path))
@@ -170,6 +171,7 @@ async def test_a_file_of_commands_is_published_in_order(
     for _ in range(599):
         message = await queue.get(no_ack=True)
         assert message.delivery_mode == 2
+        assert json.loads(message.body)["id"] == message.correlation_id
         ids.append(message.correlation_id)
     assert ids == [line["id"] for line in result.lines]
 

@@ -72,8 +72,11 @@ def _command(text: bytes, registry: Registry, most_bytes: int) -> tuple[dict[str
         raise Misused('it has no "type", such as "user.create"')
     known_type(registry, type_)
     body = text.strip()
-    if "id" not in members:
+    if members.get("id") is None:
+        is_null = "id" in members
         members["id"] = new_id()
+        if is_null:  # a second one beside it would be refused
+            return members, json.dumps(members).encode()
         # The rest of the line stays as it is, down to the digits of its numbers.
         body = b'{"id": ' + json.dumps(members["id"]).encode() + b", " + body[1:].lstrip()
     return members, body

@@ -59,7 +59,9 @@ class Reading:
         self._own_queues = own_queues
         self._faults: list[Fault] = []
         self._untold = 0
-        type_ = members.get("type", delivery.type)
+        type_ = members.get("type")
+        if type_ is None:  # a null member is an absent one
+            type_ = delivery.type
         self._type = type_
         self._registry = registry
         self._found = registry.find(type_) if isinstance(type_, str) else None
@@ -85,7 +87,10 @@ class Reading:
 
     def envelope(self, key: str | None = None) -> Envelope:
         """Who sent what; also checks the properties that the answer depends on."""
-        id_ = self._text("id", self._members.get("id", self._delivery.message_id), 200)
+        id_ = self._members.get("id")
+        if id_ is None:
+            id_ = self._delivery.message_id
+        id_ = self._text("id", id_, 200)
         correlation = self._text("correlation_id", self._delivery.correlation_id, 255)
         return Envelope(
             delivery=self._delivery,
@@ -133,19 +138,20 @@ class Reading:
 
     def _trace(self) -> dict[str, str]:
         headers = self._delivery.headers
-        parent = headers.get("traceparent", self._members.get("traceparent"))
+        parent = headers.get("traceparent") or self._members.get("traceparent")
         if not isinstance(parent, str) or not _TRACEPARENT.fullmatch(parent):
             return {}
-        state = headers.get("tracestate", self._members.get("tracestate"))
+        state = headers.get("tracestate") or self._members.get("tracestate")
         if not isinstance(state, str) or not 1 <= len(state) <= 512 or not state.isprintable():
             return {"traceparent": parent}
         return {"traceparent": parent, "tracestate": state}
 
     def _check_members(self) -> None:
-        if self._members.keys() <= _KNOWN_MEMBERS:
+        members = self._members
+        if members.keys() <= _KNOWN_MEMBERS:
             return
-        unknown = self._members.keys() - _KNOWN_MEMBERS
-        if "specversion" in self._members:
+        unknown = {name for name in members.keys() - _KNOWN_MEMBERS if members[name] is not None}
+        if members.get("specversion") is not None:
             unknown = {name for name in unknown if not _EXTENSION.fullmatch(name)}
         self._refuse_unknown((), unknown, OUR_MEMBERS)
 
