@@ -1,8 +1,8 @@
 """JSON texts that parsers get wrong, or differ in.
 
 The idea is that of the public parsing corpora, the texts are our own. `READ` can be read in one way
-only and stored, `REFUSED` is no JSON (RFC 8259), or what RFC 8259 leaves to the parser and two
-parsers would understand differently, or what PostgreSQL could not store.
+only and stored, `UNSTORABLE` can be read, and PostgreSQL could not store it; `REFUSED` is no JSON
+(RFC 8259), or what RFC 8259 leaves to the parser and two parsers would understand differently.
 """
 
 from __future__ import annotations
@@ -84,12 +84,14 @@ _NO_STRINGS = [
         b'"\xed\xa0\x80\xed\xb0\x80"',
     ),
     *(b'"\xf4\x90\x80\x80"', b'"\xf8\x88\x80\x80\x80"', b'"\xe2\x82"', b'"\xe9"', b'"\xff\xfe"'),
-    # Left to the parser: halves of pairs, and what PostgreSQL cannot store.
-    *_utf8('"\\ud800"', '"\\udc00"', '"\\udc00\\ud800"', '"\\ud800\\ud800"', '"\\ud83d\\u0041"'),
-    *_utf8(
-        '"\\ud83d😀"', '"\\u0000"', '"a\\u0000b"', '["\\uDFFF"]', '{"\\ud800":1}', '{"\\u0000":1}'
-    ),
 ]
+UNSTORABLE: list[bytes] = _utf8(
+    # Halves of pairs, and U+0000; in values, in names, and within.
+    *('"\\ud800"', '"\\udc00"', '"\\udc00\\ud800"', '"\\ud800\\ud800"', '"\\ud83d\\u0041"'),
+    *('"\\ud83d😀"', '"\\u0000"', '"a\\u0000b"', '["\\uDFFF"]', '{"\\ud800":1}', '{"\\u0000":1}'),
+    *('[[{"a":["\\uDbFf"]}]]', '"\\\\\\u0000"', '{"a":null,"b\\uD8AA":"\\u0000"}'),
+    "[" + ",".join(['"\\u0000"'] * 500) + "]",
+)
 _NO_STRUCTURES = [
     *_utf8("", "[", "]", "{", "}", "[1", "[1,]", "[,1]", "[,]", "[1,,2]", "[1 2]", "[1]]", "[1}"),
     *_utf8("{,}", '{"a"}', '{"a":}', '{"a":1,}', '{"a" 1}', '{"a"::1}', '{"a":1 "b":2}', '{"a",1}'),

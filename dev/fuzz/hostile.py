@@ -14,7 +14,7 @@ from typing import Any
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from dev.fuzz.documents import READ, REFUSED, within
+from dev.fuzz.documents import READ, REFUSED, UNSTORABLE, within
 
 MOST_SHORT_BYTES = 255
 """The longest string that an AMQP property can be."""
@@ -65,14 +65,14 @@ def _word(name: str) -> str:
 
 def bodies() -> Iterator[Hostile]:
     """Every JSON text of the collection as the body, and as a member of a command."""
-    for number, document in enumerate([*READ, *REFUSED]):
+    for number, document in enumerate([*READ, *REFUSED, *UNSTORABLE]):
         yield hostile(f"body {number}", document)
         yield hostile(f"member {number}", within(document).replace(b'"u', b'"u%d' % number))
 
 
 def properties() -> Iterator[Hostile]:
     """The same texts, as far as they fit, wherever a publisher can put a text."""
-    for number, document in enumerate([*READ, *REFUSED]):
+    for number, document in enumerate([*READ, *REFUSED, *UNSTORABLE]):
         text = document[:MOST_SHORT_BYTES].decode("utf-8", "replace")
         while len(text.encode()) > MOST_SHORT_BYTES:
             text = text[:-1]

@@ -15,7 +15,7 @@ from pamqp.header import ContentHeader
 
 from dev.fuzz import hostile
 from dev.fuzz.answerable import CODEC, assert_answerable
-from dev.fuzz.documents import READ, REFUSED, within
+from dev.fuzz.documents import READ, REFUSED, UNSTORABLE, within
 from worker.broker.consumer.ack_window import Window
 from worker.broker.consumer.subscription import read_delivery
 from worker.broker.protocol.properties import MAX_PROPERTIES_BYTES, copy_of
@@ -35,7 +35,7 @@ def packed(body: bytes, header: bytes | None = None) -> bytes:
 
 def seeds() -> Iterator[bytes]:
     """Messages to begin with: short ones of every kind that the other tests send."""
-    for document in (*READ, *REFUSED):
+    for document in (*READ, *REFUSED, *UNSTORABLE):
         if len(document) < 1_000:
             yield packed(within(document))
     yield from (packed(body) for body in VALID)

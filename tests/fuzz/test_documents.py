@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dev.fuzz.documents import READ, REFUSED, within
+from dev.fuzz.documents import READ, REFUSED, UNSTORABLE, within
 from tests.support.fakes import delivery, make_codec
 from worker.core.messages import Command, Unusable
 
@@ -18,7 +18,8 @@ def shown(document: bytes) -> str:
 
 
 def test_the_collection_holds_nothing_twice() -> None:
-    assert len({*READ, *REFUSED}) == len(READ) + len(REFUSED)
+    everything = [*READ, *REFUSED, *UNSTORABLE]
+    assert len(set(everything)) == len(everything)
 
 
 @pytest.mark.parametrize("document", READ, ids=shown)
@@ -37,3 +38,18 @@ def test_what_cannot_is_malformed(document: bytes) -> None:
         item = CODEC.decode(delivery(body))
         assert isinstance(item, Unusable)
         assert item.problem.code == "malformed"
+
+
+@pytest.mark.parametrize("document", UNSTORABLE, ids=shown)
+def test_what_cannot_be_stored_is_invalid_and_answered_under_its_own_id(document: bytes) -> None:
+    body = within(document).replace(b"{", b'{"id":"own",', 1)
+    item = CODEC.decode(delivery(body, message_id="of-the-property"))
+
+    assert isinstance(item, Unusable)
+    assert (item.problem.code, item.envelope.id, item.envelope.type) == (
+        "invalid",
+        "own",
+        "user.create",
+    )
+    assert {fault.code for fault in item.problem.errors} == {"unstorable"}
+    assert all(fault.pointer.startswith("/source") for fault in item.problem.errors)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from worker.codec.parser import Reading
-from worker.codec.strict_json import Malformed, read_object
+from worker.codec.strict_json import Malformed, find_unstorable, read_object
 from worker.core.messages import Answer, Delivery, Envelope, Item, Problem, Unusable, new_id
 from worker.core.registry import Registry
 
@@ -77,7 +77,8 @@ class Codec:
         except Malformed as error:
             detail = f"The message cannot be read: {error}."
             return Unusable(self._bare_envelope(delivery), Problem("malformed", detail))
-        return Reading(self._registry, self._own_queues, delivery, members).item()
+        unstorable = find_unstorable(delivery.body, members) if b"\\u" in delivery.body else ()
+        return Reading(self._registry, self._own_queues, delivery, members, unstorable).item()
 
     def key_of(self, body: bytes, type_: str | None = None) -> str | None:
         """The key that orders this command among others; `None` if it is not usable.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from functools import cache
 from hashlib import sha256
 from heapq import nsmallest
@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from worker.codec.strict_json import UNSTORABLE, Path
 from worker.core.messages import Command, Delivery, Envelope, Fault, Item, Problem, Target, Unusable
 from worker.core.registry import Entity, Key, Registry, Verb
 
@@ -34,7 +35,7 @@ CLOUDEVENTS_MEMBERS = frozenset(
 _KNOWN_MEMBERS = OUR_MEMBERS | CLOUDEVENTS_MEMBERS
 # CloudEvents 1.0.2, "Attribute Naming Convention": extensions are lower-case letters and digits.
 _EXTENSION = re.compile(r"[a-z0-9]{1,40}")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_UNPRINTABLE = re.compile(f"[\x00-\x1f\x7f-\x9f{UNSTORABLE}]")
 # W3C Trace Context, section 3.2: version, trace id, parent id, flags.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -53,9 +54,11 @@ class Reading:
         own_queues: frozenset[str],
         delivery: Delivery,
         members: dict[str, Any],
+        unstorable: Sequence[Path] = (),
     ) -> None:
         self._delivery = delivery
         self._members = members
+        self._unstorable = unstorable
         self._own_queues = own_queues
         self._faults: list[Fault] = []
         self._untold = 0
@@ -68,18 +71,20 @@ class Reading:
 
     def item(self) -> Item:
         """The command, or what is wrong with it."""
+        if self._unstorable:
+            self._refuse_unstorable()
         self._check_members()
         target, data, version = None, None, None
         if self._found is None:
             self._refuse_type()
-        else:
+        elif not self._unstorable:  # no payload's own rules need to bear such text
             entity, verb = self._found[0], self._found[0].verbs[self._found[1]]
             target = self._target(entity, verb)
             data = self._data(verb)
             version = self._expected_version(verb)
         envelope = self.envelope(self._key(target, data))
         if self._faults:
-            code = "invalid" if self._found else "unknown_type"
+            code = "invalid" if self._found or self._unstorable else "unknown_type"
             return Unusable(envelope, _problem(code, self._faults, self._untold))
         assert self._found is not None
         entity, name = self._found
@@ -121,8 +126,9 @@ class Reading:
         if not isinstance(value, str) or not 1 <= len(value) <= longest:
             self._fault(f"/{name}", "length", f"must be a string of 1 to {longest} characters")
             return None
-        if _CONTROL.search(value):
-            self._fault(f"/{name}", "control", "must not contain control characters")
+        if _UNPRINTABLE.search(value):
+            if (name,) not in self._unstorable:
+                self._fault(f"/{name}", "control", "must not contain control characters")
             return None
         return value
 
@@ -162,6 +168,12 @@ class Reading:
             for name in nsmallest(MAX_FAULTS, names):
                 self._fault(_pointer((*path, name)), "unknown", detail)
             self._untold += max(0, len(names) - MAX_FAULTS)
+
+    def _refuse_unstorable(self) -> None:
+        for path in self._unstorable[:MAX_FAULTS]:
+            detail = "holds U+0000 or half of a surrogate pair, which cannot be stored"
+            self._fault(_pointer(path), "unstorable", detail)
+        self._untold += max(0, len(self._unstorable) - MAX_FAULTS)
 
     def _refuse_type(self) -> None:
         known = ", ".join(self._registry.types)
@@ -229,7 +241,7 @@ class Reading:
         given = self._members.get("key")
         if given is not None:
             if isinstance(given, str) and 1 <= len(given) <= 1_000:
-                return given
+                return None if ("key",) in self._unstorable else given
             self._fault("/key", "length", "must be a string of 1 to 1000 characters")
             return None
         if self._found is None:
@@ -253,9 +265,9 @@ def _problem(code: str, faults: list[Fault], untold: int) -> Problem:
     return Problem(code, detail, tuple(faults[:MAX_FAULTS]))
 
 
-def _pointer(path: tuple[str | int, ...]) -> str:
+def _pointer(path: Path) -> str:
     """A JSON pointer (RFC 6901), with over-long and unprintable names cut down."""
-    steps = (_CONTROL.sub("?", str(step)[:100]) for step in path)
+    steps = (_UNPRINTABLE.sub("?", str(step)[:100]) for step in path)
     return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
 
 

@@ -1,7 +1,8 @@
 """JSON that can be read in one way only (RFC 8259; where that leaves a choice, RFC 7493).
 
-Whatever two readers could understand differently, or PostgreSQL could not store, is refused: a
-member given twice, numbers that are none, halves of surrogate pairs, nesting without end.
+Whatever two readers could understand differently is refused: a member given twice, numbers that are
+none, nesting without end. What can be read and cannot be stored is found apart from that, so that
+its sender is answered under the id of the command.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from worker.core.messages import Delivery
 
 MAX_DEPTH = 100
 
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+Path = tuple[str | int, ...]
+"""Where something stands in a document: names of members and places in lists."""
+
+UNSTORABLE = "\x00\ud800-\udfff"
+"""What PostgreSQL's text cannot hold, for a character class: U+0000, halves of surrogate pairs."""
+_UNSTORABLE = re.compile(f"[{UNSTORABLE}]")
+# Only an escape can bring these in: JSON forbids raw control characters, UTF-8 raw surrogates.
+_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 
 
 class Malformed(ValueError):
@@ -62,10 +70,14 @@ def read_object(delivery: Delivery) -> dict[str, Any]:
         raise Malformed("it is not a JSON object")
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(members) > MAX_DEPTH:
         raise Malformed(f"it is nested more than {MAX_DEPTH} deep")
-    # Only an escape can bring these in: JSON forbids raw control characters, UTF-8 raw surrogates.
-    if "\\u" in text and any(_UNSTORABLE.search(string) for string in _strings(members)):
-        raise Malformed("it holds U+0000 or half of a surrogate pair, which cannot be stored")
     return members
+
+
+def find_unstorable(body: bytes, members: dict[str, Any]) -> list[Path]:
+    """Where the body's strings, names of members included, cannot be stored."""
+    if not _SUSPECT.search(body):
+        return []
+    return [path for path, string in _strings(members, ()) if _UNSTORABLE.search(string)]
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -91,18 +103,17 @@ _decode_json = json.JSONDecoder(
 ).decode
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """Every string within a parsed document, without recursion."""
-    stack = [value]
-    while stack:
-        match stack.pop():
-            case str() as string:
-                yield string
-            case dict() as members:
-                stack.extend(members)
-                stack.extend(members.values())
-            case list() as items:
-                stack.extend(items)
+def _strings(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """Every string within a document that is not nested too deeply, and where it stands."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield (*path, name), name
+            yield from _strings(inner, (*path, name))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _strings(inner, (*path, place))
 
 
 def _depth(value: Any) -> int:
