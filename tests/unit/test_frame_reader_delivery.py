@@ -113,15 +113,23 @@ UNDECODABLE = {
 }
 
 
-@pytest.mark.parametrize("raw", UNDECODABLE.values(), ids=UNDECODABLE)
-def test_a_header_that_cannot_be_decoded_is_replaced_by_one_that_says_so(raw: bytes) -> None:
+BROKEN = {"table longer than the frame", "truncated table", "truncated timestamp"}
+
+
+@pytest.mark.parametrize("name", UNDECODABLE)
+def test_a_header_that_cannot_be_decoded_comes_out_decodable(name: str) -> None:
+    """What one property costs is the business of `test_content_header.py`."""
+    raw = UNDECODABLE[name]
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the library makes of it
         pamqp.frame.unmarshal(raw)
     channel, found = decoded(mend_header(raw, 3))
 
     assert (channel, found.body_size) == (3, 17)
-    assert found.properties.headers is not None
-    assert "cannot be decoded" in str(found.properties.headers[UNREADABLE_HEADER])
+    headers = found.properties.headers or {}
+    if name in BROKEN:
+        assert "cannot be decoded" in str(headers[UNREADABLE_HEADER])
+    else:
+        assert not headers
 
 
 @pytest.mark.parametrize("depth", [1, 100, *range(400, 560, 5)])

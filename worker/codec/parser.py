@@ -95,6 +95,8 @@ class Reading:
         id_ = self._members.get("id")
         if id_ is None:
             id_ = self._delivery.message_id
+            if "message_id" in self._delivery.lost:  # without it, it could have two effects
+                self._fault("/id", "encoding", "the AMQP property message_id is not UTF-8")
         id_ = self._text("id", id_, 200)
         correlation = self._text("correlation_id", self._delivery.correlation_id, 255)
         return Envelope(
@@ -177,7 +179,9 @@ class Reading:
 
     def _refuse_type(self) -> None:
         known = ", ".join(self._registry.types)
-        if self._type is None:
+        if self._type is None and "message_type" in self._delivery.lost:
+            detail = f"stands in the AMQP property, which is not UTF-8. Known: {known}"
+        elif self._type is None:
             detail = f"is missing; give it in the body or as the AMQP property. Known: {known}"
         else:
             detail = f"is none of the known types: {known}"

@@ -70,8 +70,10 @@ class Delivery:
     routing_key: bytes = b""
     delivery_count: int = 0
     """How often the broker has delivered it before, as far as it counts."""
+    lost: frozenset[str] = frozenset()
+    """The AMQP properties that came, and could not be decoded, by the names that pamqp gives."""
     unreadable: str | None = None
-    """Why the AMQP properties could not be read, if they could not."""
+    """Why the AMQP properties could not be read, if none of them could."""
     properties: Any = None
     """The AMQP properties in the form that `broker` keeps them in, for a dead letter's copy."""
 

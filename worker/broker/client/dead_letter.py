@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import struct
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -12,9 +10,8 @@ from typing import Any
 
 from pamqp.commands import Basic
 
-from worker.broker.client.client import REPLY_TO
-from worker.broker.protocol.frame_reader import UNREADABLE_HEADER
-from worker.broker.protocol.properties import MAX_PROPERTIES_BYTES, PERSISTENT
+from worker.broker.protocol.frame_writer import MAX_SHORT_STRING
+from worker.broker.protocol.properties import copy_of
 from worker.broker.topology import Topology
 from worker.codec.routing_key import routing_key_of
 from worker.core.messages import Publication
@@ -31,14 +28,10 @@ _ADDED = frozenset(
         "x-command-id",
         "x-command-type",
         "x-user-id",
-        UNREADABLE_HEADER,
         # by the broker
         "x-death",
         "x-delivery-count",
         "x-acquired-count",
-        # these would send copies to other queues
-        "CC",
-        "BCC",
     }
 )
 _ADDED_PREFIXES = ("x-first-death-", "x-last-death-")
@@ -126,31 +119,27 @@ class Letter:
 
         `key` is the ordering key of what is in the body.
         """
-        properties = copy.copy(self.properties)
-        properties.headers = {
-            name: value
-            for name, value in self.headers.items()
-            if name not in _ADDED and not name.startswith(_ADDED_PREFIXES)
-        } | headers
-        properties.delivery_mode = PERSISTENT
-        for name in ("expiration", "user_id", "cluster_id"):
-            # These could expire it, or have the broker refuse it.
-            setattr(properties, name, None)
-        if str(properties.reply_to or "").startswith(REPLY_TO):
-            properties.reply_to = None  # whoever asked that way waits no more
-        try:
-            fits = len(properties.marshal()) < MAX_PROPERTIES_BYTES
-        except (ValueError, TypeError, struct.error, OverflowError, RecursionError):
-            fits = False
-        if not fits:
-            # What could be decoded may still not be written again; the body is what matters.
-            properties = Basic.Properties(delivery_mode=PERSISTENT, headers=dict(headers))
+        properties = copy_of(self.properties, headers, keeps=_is_the_senders)
+        # Not all that it came with may be here: what could not be decoded, or was too long, is not.
+        if not properties.message_id:
+            properties.message_id = _short(self.headers.get("x-command-id"))
+        if not properties.message_type:
+            properties.message_type = _short(self.headers.get("x-command-type"))
         return Publication(
             exchange=topology.commands,
             routing_key=routing_key_of(key, self.command_type or ""),
             body=body,
             copy_of=properties,
         )
+
+
+def _is_the_senders(header: str) -> bool:
+    return header not in _ADDED and not header.startswith(_ADDED_PREFIXES)
+
+
+def _short(text: object) -> str | None:
+    """The text, if it fits into a property."""
+    return text if isinstance(text, str) and len(text.encode()) <= MAX_SHORT_STRING else None
 
 
 def _first_text(*candidates: object) -> str | None:

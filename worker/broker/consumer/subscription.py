@@ -165,6 +165,7 @@ def read_delivery(
         headers=found.headers,
         routing_key=routing_key,
         delivery_count=count if isinstance(count, int) else 0,
+        lost=found.lost,
         unreadable=ascii(mended)[:200].strip("'") if mended else found.unreadable,
         properties=header,
     )

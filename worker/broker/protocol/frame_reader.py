@@ -8,7 +8,8 @@ stream and hands them over at once. All other frames reach aiormq as they came.
 aiormq also closes the connection when a frame cannot be decoded: a publisher that sends a property
 which is not UTF-8, a date past the year 9999 or a table nested a thousand deep would stop every
 worker, again at each redelivery, until the broker has dead-lettered all that was prefetched with
-it. What cannot be decoded is replaced by something that says so. The body is not touched.
+it. What cannot be decoded is left out, or replaced by something that says so. The body is not
+touched.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from aiormq.connection import TCPTransportFactory, TLSTransportFactory, Transpor
 from pamqp.commands import Basic, Connection
 from pamqp.header import ContentHeader
 from yarl import URL
+
+from worker.broker.content_header import properties_in, written_anew
 
 # Another name in each process, so that no publisher can set it.
 UNREADABLE_HEADER = f"x-unreadable-{token_hex(16)}"
@@ -234,12 +237,18 @@ def _is_utf8(value: bytes) -> bool:
 
 
 def mend_header(frame: bytes, channel: int) -> bytes:
-    """The frame as it is if its properties can be decoded, else one that says why they cannot."""
+    """The frame as it is if its properties can be decoded, else one with those that can be.
+
+    A header that is broken as a whole is replaced by one that says so.
+    """
     try:
         pamqp.frame.unmarshal(frame)
-    except Exception as error:
+    except Exception:
         (body_size,) = _BODY_SIZE.unpack(frame[11:19])
-        properties = Basic.Properties(headers={UNREADABLE_HEADER: unreadable(error)})
+        try:
+            properties = written_anew(properties_in(frame[7:-1])[0], {})
+        except ValueError as error:
+            properties = Basic.Properties(headers={UNREADABLE_HEADER: unreadable(error)})
         header = ContentHeader(body_size=body_size, properties=properties)
         return pamqp.frame.marshal(header, channel)
     return frame

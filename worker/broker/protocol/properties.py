@@ -6,47 +6,29 @@ stepped over, and decoded only where a dead letter takes all of it along.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from pamqp import decode
 from pamqp.commands import Basic
-from pamqp.header import ContentHeader
 
+from worker.broker.content_header import FIRST, MORE_FLAGS, properties_in, written_anew
 from worker.broker.protocol.frame_reader import UNREADABLE_HEADER, unreadable
 from worker.codec.routing_key import MAX_SHORT_STRING
 from worker.core.messages import Publication
 
-_FIRST = 14
-"""Where the properties begin: after class, weight, body size and flags."""
-
 # Property flags, in the order of the properties (AMQP 0-9-1, section 4.2.6.1).
 _CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 0x8000, 0x4000, 0x2000, 0x1000
 _PRIORITY, _CORRELATION_ID, _REPLY_TO, _EXPIRATION = 0x0800, 0x0400, 0x0200, 0x0100
-_MESSAGE_ID, _TIMESTAMP, _TYPE, _USER_ID, _MORE_FLAGS = 0x0080, 0x0040, 0x0020, 0x0010, 0x0001
+_MESSAGE_ID, _TIMESTAMP, _TYPE, _USER_ID = 0x0080, 0x0040, 0x0020, 0x0010
 
 PERSISTENT = 2
-
-MAX_PROPERTIES_BYTES = 100_000
-"""A header must fit into one frame: 131,072 bytes unless the broker is set otherwise."""
 
 DIRECT_REPLY = "amq.rabbitmq.reply-to"
 
 _ACTIVE_HEADERS = frozenset({"CC", "BCC", UNREADABLE_HEADER})
-_KEPT_PROPERTIES = (
-    "content_type",
-    "content_encoding",
-    "priority",
-    "correlation_id",
-    "reply_to",
-    "message_id",
-    "timestamp",
-    "message_type",
-    "app_id",
-)
 
 
 @dataclass(slots=True)
@@ -60,6 +42,8 @@ class Incoming:
     message_id: str | None = None
     type: str | None = None
     user_id: str | None = None
+    lost: frozenset[str] = frozenset()
+    """The properties, by pamqp's names, that could not be decoded."""
     unreadable: str | None = None
 
 
@@ -67,16 +51,33 @@ def read(header: bytes) -> Incoming:
     """Read a content header's payload; one that cannot be read says so, and raises nothing."""
     try:
         return _read(header)
-    except Exception as error:  # whatever a hostile header may cause
+    except Exception:  # whatever a hostile header may cause
+        return _read_one_by_one(header)
+
+
+def _read_one_by_one(header: bytes) -> Incoming:
+    try:
+        found, lost = properties_in(header)
+    except ValueError as error:
         return Incoming(unreadable=unreadable(error))
+    return Incoming(
+        content_encoding=found.content_encoding or None,
+        headers=found.headers or {},
+        correlation_id=found.correlation_id or None,
+        reply_to=found.reply_to or None,
+        message_id=found.message_id or None,
+        type=found.message_type or None,
+        user_id=found.user_id or None,
+        lost=lost,
+    )
 
 
 def _read(header: bytes) -> Incoming:
-    flags = int.from_bytes(header[12:_FIRST], "big")
-    if flags & _MORE_FLAGS or len(header) < _FIRST:
+    flags = int.from_bytes(header[12:FIRST], "big")
+    if flags & MORE_FLAGS or len(header) < FIRST:
         raise ValueError("flags that AMQP 0-9-1 does not have")
     found = Incoming()
-    position = _FIRST
+    position = FIRST
     if flags & _CONTENT_TYPE:
         position = _after_string(header, position)
     if flags & _CONTENT_ENCODING:
@@ -114,15 +115,13 @@ def _after_string(header: bytes, position: int) -> int:
 
 
 def all_of(original: Basic.Properties | bytes) -> Basic.Properties:
-    """Every property, decoded; none at all where they cannot be."""
+    """Every property that can be decoded; none at all where the header is broken."""
     if isinstance(original, Basic.Properties):
         return original
-    header = ContentHeader()
     try:
-        header.unmarshal(original)
-    except Exception:  # what came undecodable is not taken along
+        return properties_in(original)[0]
+    except ValueError:
         return Basic.Properties()
-    return header.properties
 
 
 def of(publication: Publication) -> Basic.Properties:
@@ -142,33 +141,26 @@ def of(publication: Publication) -> Basic.Properties:
     )
 
 
-def copy_of(source: Basic.Properties | bytes, headers: Mapping[str, Any]) -> Basic.Properties:
-    """The original's properties with further headers.
+def copy_of(
+    source: Basic.Properties | bytes,
+    headers: Mapping[str, Any],
+    *,
+    keeps: Callable[[str], bool] = lambda _: True,
+) -> Basic.Properties:
+    """The original's properties with further headers; `keeps` chooses among its own ones.
 
     Left out is what would move, expire or fail the copy: `expiration`, `user_id`, `cluster_id` and
     the headers of sender-selected distribution.
     """
     original = all_of(source)
-    kept = {name: getattr(original, name) for name in _KEPT_PROPERTIES}
-    theirs = {
-        name: value
-        for name, value in (original.headers or {}).items()
-        if name not in _ACTIVE_HEADERS
-    }
-    if str(kept["reply_to"] or "").startswith(DIRECT_REPLY):
-        kept["reply_to"] = None  # only its own asker may publish with it
-    # What could be decoded may still not be written again; the body is what matters.
-    for their_headers in (theirs, {}):
-        copied = Basic.Properties(
-            delivery_mode=PERSISTENT, headers={**their_headers, **headers}, **kept
-        )
-        if _can_be_written(copied):
-            return copied
-    return Basic.Properties(delivery_mode=PERSISTENT, headers=dict(headers))
-
-
-def _can_be_written(properties: Basic.Properties) -> bool:
-    try:
-        return len(properties.marshal()) < MAX_PROPERTIES_BYTES
-    except (ValueError, TypeError, struct.error, OverflowError, RecursionError):
-        return False
+    only_its_asker_may = str(original.reply_to or "").startswith(DIRECT_REPLY)
+    return written_anew(
+        original,
+        headers,
+        keeps=lambda name: name not in _ACTIVE_HEADERS and keeps(name),
+        delivery_mode=PERSISTENT,
+        reply_to=None if only_its_asker_may else original.reply_to,
+        expiration=None,
+        user_id=None,
+        cluster_id=None,
+    )

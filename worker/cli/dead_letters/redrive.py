@@ -64,7 +64,7 @@ async def redrive(
 async def _send_back(letters: DeadLetters, letter: Letter, body: bytes, editor: Editor) -> None:
     from worker.processing.transaction import REDRIVE_HEADER
 
-    key = editor.key_of(body, letter.properties.message_type)
+    key = editor.key_of(body, letter.command_type)
     await letters.sender.send(letter.revived(letters.topology, body, key, {REDRIVE_HEADER: True}))
     # Only now: what is cut off here is there twice, and carried out once.
     await letters.settle(letter)

@@ -1,0 +1,76 @@
+"""A dead letter that is sent back is the command that it was."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from tests.support.fakes import make_codec
+from worker.broker.client.dead_letter import Letter
+from worker.broker.consumer.ack_window import Window
+from worker.broker.consumer.subscription import read_delivery
+from worker.broker.protocol.properties import copy_of
+from worker.broker.topology import Topology
+from worker.core.messages import Command, Item
+from worker.settings.settings import BrokerSettings
+
+TOPOLOGY = Topology("worker", BrokerSettings())
+CODEC = make_codec()
+BODY = b'{"data":{"username":"ann","email":"ann@example.com"}}'
+ADDED: dict[str, Any] = {
+    "x-code": "failed",
+    "x-detail": "why",
+    "x-attempts": 5,
+    "x-first-time": "2026-01-01T00:00:00Z",
+    "x-last-time": "2026-01-01T00:00:00Z",
+    "x-event-id": "e",
+    "x-command-id": "c1",
+    "x-command-type": "user.create",
+    "x-user-id": None,
+}
+
+
+def revived(body: bytes = BODY, **properties: Any) -> Basic.Properties:
+    letter = Letter(1, body, Basic.Properties(**properties))
+    sent = letter.revived(TOPOLOGY, body, None, {"x-redrive": True})
+    assert isinstance(sent.copy_of, Basic.Properties)
+    return sent.copy_of
+
+
+def read(properties: Basic.Properties, body: bytes = BODY) -> Item:
+    header = ContentHeader(body_size=len(body), properties=properties).marshal()
+    window = cast(Window, None)
+    return CODEC.decode(
+        read_delivery(1, redelivered=False, header=header, body=body, window=window)
+    )
+
+
+def test_it_has_its_id_and_type_again_where_its_properties_were_lost() -> None:
+    item = read(revived(headers=ADDED))
+
+    assert isinstance(item, Command)
+    assert (item.envelope.id, item.type) == ("c1", "user.create")
+
+
+def test_what_it_came_with_stays() -> None:
+    sent = revived(headers={**ADDED, "tenant": "eu"}, message_id="m", message_type="t", app_id="a")
+
+    assert (sent.message_id, sent.message_type, sent.app_id) == ("m", "t", "a")
+    assert sent.headers == {"tenant": "eu", "x-redrive": True}
+
+
+@pytest.mark.parametrize("id_", [None, 7, "ä" * 128])
+def test_what_cannot_stand_in_a_property_is_left_to_the_body(id_: object) -> None:
+    assert not revived(headers={**ADDED, "x-command-id": id_}).message_id
+
+
+def test_headers_that_leave_no_room_cost_it_neither_id_nor_type() -> None:
+    original = Basic.Properties(headers={"long": "x" * 99_999, "tenant": "eu"}, message_id="m")
+    letter: dict[str, Any] = dict(copy_of(original, ADDED))
+    sent = revived(**letter)
+
+    assert (sent.message_id, sent.message_type) == ("m", "user.create")
+    assert sent.headers == {"tenant": "eu", "x-redrive": True}
