@@ -15,6 +15,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from dev.fuzz.documents import READ, REFUSED, UNSTORABLE, within
+from worker.broker.cloudevents import PREFIXES
 
 MOST_SHORT_BYTES = 255
 """The longest string that an AMQP property can be."""
@@ -120,6 +121,7 @@ def attacks(own_queues: tuple[str, ...]) -> Iterator[Hostile]:
     yield from _sizes()
     yield from _members()
     yield from _envelopes(own_queues)
+    yield from _binary_events()
 
 
 def _sizes() -> Iterator[Hostile]:
@@ -193,6 +195,18 @@ def _envelopes(own_queues: tuple[str, ...]) -> Iterator[Hostile]:
             yield hostile(name, create(name), **{place: short})
         name = f"correlated {number}"
         yield hostile(name, create(name), correlation_id=short)
+
+
+def _binary_events() -> Iterator[Hostile]:
+    """CloudEvents whose attributes stand in headers: each text as each of them."""
+    for number, text in enumerate(_TEXTS):
+        prefix = PREFIXES[number % len(PREFIXES)]
+        for attribute in ("id", "type", "target", "expectedversion", "key", "time", text[:40]):
+            name = f"{prefix} {attribute} {number}"
+            event = {"specversion": "1.0", "source": "/", "type": "user.create"}
+            headers = {prefix + it: value for it, value in event.items()}
+            headers[prefix + attribute] = text[:1_000]
+            yield hostile(name, create(name)["data"], headers=headers)
 
 
 _TEXTS = (

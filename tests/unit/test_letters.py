@@ -35,7 +35,7 @@ ADDED: dict[str, Any] = {
 
 def revived(body: bytes = BODY, **properties: Any) -> Basic.Properties:
     letter = Letter(1, body, Basic.Properties(**properties))
-    sent = letter.revived(TOPOLOGY, body, None, {"x-redrive": True})
+    sent = letter.revived(TOPOLOGY, None, {"x-redrive": True})
     assert isinstance(sent.copy_of, Basic.Properties)
     return sent.copy_of
 

@@ -6,16 +6,22 @@ a stranger, everything that is wrong with it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 from pydantic_core import to_json
 
 from worker.codec.parser import Reading
-from worker.codec.strict_json import Malformed, find_unstorable, read_object
+from worker.codec.strict_json import Malformed, find_unstorable, may_hold_unstorable, read_object
 from worker.core.messages import Answer, Delivery, Envelope, Item, Problem, Unusable, new_id
 from worker.core.registry import Registry
+
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,10}")
 
 _TITLES = {
     "malformed": "The message is not a JSON object in UTF-8",
@@ -46,6 +52,21 @@ class _Nowhere:
 _NOWHERE = _Nowhere()
 
 
+def structured(attributes: Mapping[str, Any], data: object) -> dict[str, Any]:
+    """The members of a CloudEvent in binary mode as structured mode has them.
+
+    Its headers may hold text where a command's member is a number or an object.
+    """
+    members = {**attributes, "data": data}
+    target, version = members.get("target"), members.get("expectedversion")
+    if isinstance(target, str):
+        with suppress(Malformed):  # then it is refused as what it is
+            members["target"] = read_object(Delivery(target.encode(), tag=0, source=_NOWHERE))
+    if isinstance(version, str) and _WHOLE_NUMBER.fullmatch(version):
+        members["expectedversion"] = int(version)
+    return members
+
+
 class Codec:
     """Reads deliveries and writes events.
 
@@ -72,29 +93,53 @@ class Codec:
         if size > self._max_body_bytes:
             detail = f"The body has {size} bytes; at most {self._max_body_bytes} are read."
             return Unusable(self._bare_envelope(delivery), Problem("too_large", detail))
+        if delivery.attributes is not None:
+            return self._decode_binary(delivery, delivery.attributes)
         try:
             members = read_object(delivery)
         except Malformed as error:
-            detail = f"The message cannot be read: {error}."
-            return Unusable(self._bare_envelope(delivery), Problem("malformed", detail))
-        unstorable = find_unstorable(delivery.body, members) if b"\\u" in delivery.body else ()
+            return self._malformed(delivery, error)
+        escapes = b"\\u" in delivery.body and may_hold_unstorable(delivery.body)
+        unstorable = find_unstorable(members) if escapes else ()
         return Reading(self._registry, self._own_queues, delivery, members, unstorable).item()
 
-    def key_of(self, body: bytes, type_: str | None = None) -> str | None:
+    def _decode_binary(self, delivery: Delivery, attributes: Mapping[str, Any]) -> Item:
+        """Read a CloudEvent in binary mode as the same one in structured mode would be read."""
+        try:
+            data = read_object(delivery) if delivery.body else None
+        except Malformed as error:
+            return self._malformed(delivery, error)
+        members = structured(attributes, data)
+        unstorable = find_unstorable(members)
+        return Reading(self._registry, self._own_queues, delivery, members, unstorable).item()
+
+    def _malformed(self, delivery: Delivery, error: Malformed) -> Unusable:
+        detail = f"The message cannot be read: {error}."
+        return Unusable(self._bare_envelope(delivery), Problem("malformed", detail))
+
+    def key_of(
+        self,
+        body: bytes,
+        type_: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> str | None:
         """The key that orders this command among others; `None` if it is not usable.
 
         A publisher that gives it as the routing key has its commands in order across workers.
-        `type_` is the AMQP property.
+        `type_` is the AMQP property, `attributes` are those of a CloudEvent in binary mode.
         """
-        return self.decode_unsent(body, type_).envelope.key
+        delivery = Delivery(body, tag=0, source=_NOWHERE, type=type_, attributes=attributes)
+        return self.decode(delivery).envelope.key
 
-    def decode_unsent(self, body: bytes, type_: str | None = None) -> Item:
-        """Read a command before it is sent, as a worker will; `type_` is the AMQP property."""
-        return self.decode(Delivery(body, tag=0, source=_NOWHERE, type=type_))
+    def decode_unsent(self, body: bytes) -> Item:
+        """Read a command before it is sent, as a worker will."""
+        return self.decode(Delivery(body, tag=0, source=_NOWHERE))
 
     def _bare_envelope(self, delivery: Delivery) -> Envelope:
         """What the AMQP properties alone tell."""
-        return Reading(self._registry, self._own_queues, delivery, {}).envelope()
+        members = dict(delivery.attributes or {})
+        envelope = Reading(self._registry, self._own_queues, delivery, members).envelope()
+        return replace(envelope, digest=sha256(delivery.body).digest())
 
     def problem_data(self, problem: Problem) -> dict[str, Any]:
         """The problem as the data of an event (RFC 9457)."""

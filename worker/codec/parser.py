@@ -158,10 +158,25 @@ class Reading:
         members = self._members
         if members.keys() <= _KNOWN_MEMBERS:
             return
-        unknown = {name for name in members.keys() - _KNOWN_MEMBERS if members[name] is not None}
+        if "expectedversion" in members:
+            self._take_expectedversion(members)
+        unknown = {
+            name
+            for name in members.keys() - _KNOWN_MEMBERS - {"expectedversion"}
+            if members[name] is not None
+        }
         if members.get("specversion") is not None:
             unknown = {name for name in unknown if not _EXTENSION.fullmatch(name)}
         self._refuse_unknown((), unknown, OUR_MEMBERS)
+
+    def _take_expectedversion(self, members: dict[str, Any]) -> None:
+        """Names of CloudEvents' attributes have no underscores."""
+        attribute, member = members["expectedversion"], members.get("expected_version")
+        if member is None:
+            self._members = members | {"expected_version": attribute}
+        elif attribute not in (None, member):
+            detail = "must not be another one than expected_version"
+            self._fault("/expectedversion", "contradiction", detail)
 
     def _refuse_unknown(self, path: tuple[str, ...], names: Set[str], known: Iterable[str]) -> None:
         """Name the first few: a hostile message may hold a hundred thousand of them."""
@@ -233,12 +248,14 @@ class Reading:
         value = self._members.get("expected_version")
         if value is None:
             return None
-        if not verb.targeted:
-            self._fault("/expected_version", "not_allowed", "must not be given for this command")
-        elif type(value) is not int or not 1 <= value <= MAX_VERSION:
-            self._fault("/expected_version", "version", "must be a whole number from 1")
-        else:
+        if verb.targeted and type(value) is int and 1 <= value <= MAX_VERSION:
             return value
+        given = self._members.get("expectedversion") is not None
+        pointer = "/expectedversion" if given else "/expected_version"
+        if verb.targeted:
+            self._fault(pointer, "version", "must be a whole number from 1")
+        else:
+            self._fault(pointer, "not_allowed", "must not be given for this command")
         return None
 
     def _key(self, target: Target | None, data: BaseModel | None) -> str | None:

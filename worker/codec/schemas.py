@@ -68,7 +68,7 @@ def _command(registry: Registry, type_: str, models: _Models) -> Schema:
         required.append("target")
     if verb.payload is not None:
         required.append("data")
-    known = sorted(OUR_MEMBERS | CLOUDEVENTS_MEMBERS)
+    known = sorted(OUR_MEMBERS | CLOUDEVENTS_MEMBERS | {"expectedversion"})
     return {
         "title": type_,
         "type": "object",
@@ -79,6 +79,7 @@ def _command(registry: Registry, type_: str, models: _Models) -> Schema:
             "target": models.reference(entity.target) if verb.targeted else _NULL,
             "data": _EMPTY if verb.payload is None else _data(entity, verb, models),
             "expected_version": _VERSION if verb.targeted else _NULL,
+            "expectedversion": _VERSION if verb.targeted else _NULL,
         },
         "required": required,
         # A CloudEvent may carry extensions.

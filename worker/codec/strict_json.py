@@ -73,10 +73,13 @@ def read_object(delivery: Delivery) -> dict[str, Any]:
     return members
 
 
-def find_unstorable(body: bytes, members: dict[str, Any]) -> list[Path]:
-    """Where the body's strings, names of members included, cannot be stored."""
-    if not _SUSPECT.search(body):
-        return []
+def may_hold_unstorable(body: bytes) -> bool:
+    """Whether a string in this JSON might be one that cannot be stored."""
+    return _SUSPECT.search(body) is not None
+
+
+def find_unstorable(members: dict[str, Any]) -> list[Path]:
+    """Where strings that cannot be stored stand, names of members included."""
     return [path for path, string in _strings(members, ()) if _UNSTORABLE.search(string)]
 
 

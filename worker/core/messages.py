@@ -67,6 +67,8 @@ class Delivery:
     user_id: str | None = None
     """The account that published it, where it says so: the broker lets nobody lie."""
     headers: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] | None = None
+    """Those of a CloudEvent in binary mode, whose data is the body."""
     routing_key: bytes = b""
     delivery_count: int = 0
     """How often the broker has delivered it before, as far as it counts."""

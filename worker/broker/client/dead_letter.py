@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from pamqp.commands import Basic
 
+from worker.broker.cloudevents import STRUCTURED, attributes_in, without_attributes
 from worker.broker.protocol.frame_writer import MAX_SHORT_STRING
 from worker.broker.protocol.properties import copy_of
 from worker.broker.topology import Topology
@@ -60,13 +62,27 @@ class Letter:
         }
 
     @cached_property
-    def members(self) -> dict[str, Any] | None:
-        """The members of the body, if it is a JSON object."""
+    def content(self) -> dict[str, Any] | None:
+        """The body, if it is a JSON object."""
         try:
-            members = json.loads(self.body.decode())
+            content = json.loads(self.body.decode())
         except (ValueError, RecursionError):
             return None
-        return members if isinstance(members, dict) else None
+        return content if isinstance(content, dict) else None
+
+    @cached_property
+    def attributes(self) -> dict[str, Any] | None:
+        """Those of a CloudEvent in binary mode, whose data is the body."""
+        return attributes_in(self.headers, self.properties.content_type)
+
+    @property
+    def members(self) -> dict[str, Any] | None:
+        """The members of the command, if its body is a JSON object."""
+        if self.attributes is None or (self.body and self.content is None):
+            return self.content
+        from worker.codec.codec import structured  # late: a list of letters needs none of it
+
+        return structured(self.attributes, self.content)
 
     @property
     def command_id(self) -> str | None:
@@ -74,16 +90,21 @@ class Letter:
         if "x-code" in self.headers:
             # The worker has looked. A `message_id` may have been made up by the client library.
             return _first_text(self.headers.get("x-command-id"))
-        return _first_text((self.members or {}).get("id"), self.properties.message_id)
+        return _first_text(self._claims.get("id"), self.properties.message_id)
 
     @property
     def command_type(self) -> str | None:
         """The type that the command claims."""
         return _first_text(
             self.headers.get("x-command-type"),
-            (self.members or {}).get("type"),
+            self._claims.get("type"),
             self.properties.message_type,
         )
+
+    @property
+    def _claims(self) -> dict[str, Any]:
+        """Where the command says what it is."""
+        return (self.content if self.attributes is None else self.attributes) or {}
 
     @property
     def code(self) -> str:
@@ -112,12 +133,24 @@ class Letter:
         latest = deaths[0] if isinstance(deaths, list) and deaths else None
         return latest if isinstance(latest, dict) else {}
 
-    def revived(
-        self, topology: Topology, body: bytes, key: str | None, headers: dict[str, Any]
-    ) -> Publication:
+    def rewritten(self, members: dict[str, Any]) -> Letter:
+        """The letter with these members in place of its own.
+
+        A CloudEvent in binary mode becomes one in structured mode: its members stand in the body.
+        Raises `ValueError` for numbers that JSON has not.
+        """
+        written = replace(self, body=json.dumps(members, allow_nan=False).encode())
+        if self.attributes is None:
+            return written
+        properties = copy.copy(self.properties)
+        properties.headers = without_attributes(self.headers)
+        properties.content_type = f"{STRUCTURED}+json"
+        return replace(written, properties=properties)
+
+    def revived(self, topology: Topology, key: str | None, headers: dict[str, Any]) -> Publication:
         """The command as it was sent, without what tells of its death, and with these headers.
 
-        `key` is the ordering key of what is in the body.
+        `key` is its ordering key.
         """
         properties = copy_of(self.properties, headers, keeps=_is_the_senders)
         # Not all that it came with may be here: what could not be decoded, or was too long, is not.
@@ -128,7 +161,7 @@ class Letter:
         return Publication(
             exchange=topology.commands,
             routing_key=routing_key_of(key, self.command_type or ""),
-            body=body,
+            body=self.body,
             copy_of=properties,
         )
 

@@ -163,6 +163,7 @@ def read_delivery(
         content_encoding=found.content_encoding,
         user_id=found.user_id,
         headers=found.headers,
+        attributes=found.attributes,
         routing_key=routing_key,
         delivery_count=count if isinstance(count, int) else 0,
         lost=found.lost,

@@ -14,6 +14,7 @@ from typing import Any
 from pamqp import decode
 from pamqp.commands import Basic
 
+from worker.broker.cloudevents import MARKS, attributes_in
 from worker.broker.content_header import FIRST, MORE_FLAGS, properties_in, written_anew
 from worker.broker.protocol.frame_reader import UNREADABLE_HEADER, unreadable
 from worker.codec.routing_key import MAX_SHORT_STRING
@@ -37,6 +38,8 @@ class Incoming:
 
     content_encoding: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] | None = None
+    """Those of a CloudEvent in binary mode."""
     correlation_id: str | None = None
     reply_to: str | None = None
     message_id: str | None = None
@@ -62,7 +65,8 @@ def _read_one_by_one(header: bytes) -> Incoming:
         return Incoming(unreadable=unreadable(error))
     return Incoming(
         content_encoding=found.content_encoding or None,
-        headers=found.headers or {},
+        headers=(headers := found.headers or {}),
+        attributes=attributes_in(headers, found.content_type),
         correlation_id=found.correlation_id or None,
         reply_to=found.reply_to or None,
         message_id=found.message_id or None,
@@ -85,6 +89,9 @@ def _read(header: bytes) -> Incoming:
     if flags & _HEADERS:
         size, found.headers = decode.field_table(header[position:])
         position += size
+        found.attributes = (
+            None if MARKS.isdisjoint(found.headers) else _attributes(header, flags, found.headers)
+        )
     position += bool(flags & _DELIVERY_MODE) + bool(flags & _PRIORITY)  # one octet each
     if flags & _CORRELATION_ID:
         found.correlation_id, position = _string(header, position)
@@ -103,6 +110,11 @@ def _read(header: bytes) -> Incoming:
     if position > len(header):
         raise ValueError("properties that end too early")
     return found
+
+
+def _attributes(header: bytes, flags: int, headers: Mapping[str, Any]) -> dict[str, Any] | None:
+    content_type = _string(header, FIRST)[0] if flags & _CONTENT_TYPE else None
+    return attributes_in(headers, content_type)
 
 
 def _string(header: bytes, position: int) -> tuple[str | None, int]:

@@ -201,8 +201,8 @@ def _document(letter: Letter) -> dict[str, Any]:
     document = summary_of(letter)
     document["headers"] = letter.headers
     document["properties"] = letter.other_properties
-    if letter.members is not None:
-        document["body"] = letter.members
+    if letter.content is not None:
+        document["body"] = letter.content
         return document
     try:
         document["body"] = letter.body.decode()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ async def redrive(
         async with open_chosen(settings, choice) as (letters, chosen):
             async for letter in chosen:
                 try:
-                    body = editor.edited(letter)
+                    edited = editor.edited(letter)
                 except Misused as error:
                     if len(choice.selectors) == 1:
                         raise
@@ -50,9 +50,9 @@ async def redrive(
                     continue
                 if not dry:
                     await anext(steps)
-                    await _send_back(letters, letter, body, editor)
+                    await _send_back(letters, letter, edited, editor)
                 count += 1
-                report.tell(_told(letter, body, dry))
+                report.tell(_told(letter, edited, dry))
     finally:
         skipped = f", {len(left):,} skipped" if left else ""
         say(f"{counted(count, 'letter')} {'would be ' if dry else ''}sent back{skipped}")
@@ -61,18 +61,20 @@ async def redrive(
         raise LeftBehind(f"{left[0]}{more}")
 
 
-async def _send_back(letters: DeadLetters, letter: Letter, body: bytes, editor: Editor) -> None:
+async def _send_back(letters: DeadLetters, letter: Letter, edited: Letter, editor: Editor) -> None:
     from worker.processing.transaction import REDRIVE_HEADER
 
-    key = editor.key_of(body, letter.command_type)
-    await letters.sender.send(letter.revived(letters.topology, body, key, {REDRIVE_HEADER: True}))
+    key = editor.key_of(edited)
+    await letters.sender.send(edited.revived(letters.topology, key, {REDRIVE_HEADER: True}))
     # Only now: what is cut off here is there twice, and carried out once.
     await letters.settle(letter)
 
 
-def _told(letter: Letter, body: bytes, dry: bool) -> dict[str, Any]:
+def _told(letter: Letter, edited: Letter, dry: bool) -> dict[str, Any]:
     told = summary_of(letter) | {"action": "would redrive" if dry else "redriven"}
-    return told if body == letter.body else told | {"body": body.decode("utf-8", "replace")}
+    if edited is letter:
+        return told
+    return told | {"body": edited.body.decode("utf-8", "replace")}
 
 
 class Editor:
@@ -92,14 +94,18 @@ class Editor:
         from worker.core.registry import load_registry
 
         self._registry = load_registry(settings.entities)
-        self.key_of = Codec(self._registry).key_of
+        self._codec = Codec(self._registry)
 
-    def edited(self, letter: Letter) -> bytes:
-        """The body to send; raises `Misused` where the changes cannot be made in it."""
+    def key_of(self, letter: Letter) -> str | None:
+        """The ordering key of the command in the letter; `None` if it is not usable."""
+        return self._codec.key_of(letter.body, letter.command_type, letter.attributes)
+
+    def edited(self, letter: Letter) -> Letter:
+        """What to send; raises `Misused` where the changes cannot be made in it."""
         if self._body is not None:
-            return self._body
+            return replace(letter, body=self._body)
         if not self._changes:
-            return letter.body
+            return letter
         if letter.members is None:
             raise Misused(
                 f"letter {letter.number} is no JSON object, so --set cannot change it; "
@@ -109,7 +115,7 @@ class Editor:
         for change in self._changes:
             self._change(members, change, letter.command_type)
         try:
-            return json.dumps(members, allow_nan=False).encode()
+            return letter.rewritten(members)
         except ValueError:
             raise Misused(
                 f"letter {letter.number} holds a number that is out of range, so --set cannot "
