@@ -28,6 +28,9 @@ from worker.settings.settings import Settings
 NAMES = ("ann", "bob", "eve")
 ADDRESSES = ("ann@example.com", "ANN@example.com", "bob@example.com", "nonsense")
 
+UNLIKE = frozenset({"time", "created_on", "updated_on", "recorded_on", "event_id", "position"})
+"""What two runs of the same commands do not have in common."""
+
 Command = dict[str, Any]
 
 
@@ -140,8 +143,7 @@ class Run:
                     if key in ("id", "user_id") and isinstance(each, int)
                     else self._comparable(each, entity)
                     for key, each in value.items()
-                    if key not in ("time", "created_on", "updated_on", "recorded_on", "event_id")
-                    and not (key == "id" and isinstance(each, str))
+                    if key not in UNLIKE and not (key == "id" and isinstance(each, str))
                 }
             case str():
                 return re.sub(

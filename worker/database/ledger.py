@@ -16,8 +16,10 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     CheckConstraint,
     DateTime,
+    Identity,
     Insert,
     LargeBinary,
     Select,
@@ -58,10 +60,13 @@ class LedgerRow(Base):
     event_type: Mapped[str] = mapped_column(Text)
     # Text and not jsonb: a duplicate gets the very same bytes.
     event_body: Mapped[str] = mapped_column(Text)
-    # Indexed: retention and `republish --since` look by time.
+    # Indexed: retention and `republish --since` look by time. Not that at which the transaction
+    # began: another may have begun later, and changed a row before this one did.
     recorded_on: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), server_default=func.now(), index=True
+        DateTime(timezone=True), server_default=func.clock_timestamp(), index=True
     )
+    # Ascends in the order of recording, which no clock tells; 0 for entries older than this column.
+    position: Mapped[int] = mapped_column(BigInteger, Identity())
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,8 @@ class Entry:
     outcome: str
     answer: Answer
     recorded_on: datetime | None = None
+    position: int = 0
+    """Its place in the order of recording, once it has one."""
 
 
 class LedgerRace(Exception):
@@ -96,17 +103,20 @@ _STORED = tuple(_VALUE_OF)
 _BY_IDS = select(*_ledger).where(_ledger.command_id == any_(bindparam("ids", type_=ARRAY(Text))))
 _VALUES = (
     func.unnest(*(bindparam(name, type_=ARRAY(_ledger[name].type)) for name in _STORED))
-    .table_valued(*_STORED, name="entry")
+    .table_valued(*_STORED, name="entry", with_ordinality="place")
     .render_derived()
 )
-_INSERT = pg_insert(_table).from_select(_STORED, select(*_VALUES.c))
+# Sorted, so that positions are given in the order of the commands.
+_INSERT = pg_insert(_table).from_select(
+    _STORED, select(*(_VALUES.c[name] for name in _STORED)).order_by(_VALUES.c.place)
+)
 _RECORD_NEW = _INSERT.on_conflict_do_nothing(index_elements=[_ledger.command_id]).returning(
     _ledger.command_id
 )
 # A dead-lettered command had no effect, so it may be tried again, on purpose; all else is final.
 _RECORD = _INSERT.on_conflict_do_update(
     index_elements=[_ledger.command_id],
-    set_={name: _INSERT.excluded[name] for name in _STORED[1:]} | {"recorded_on": func.now()},
+    set_={name: _INSERT.excluded[name] for name in (*_STORED[1:], "recorded_on", "position")},
     where=(_ledger.outcome == DEAD_LETTERED)
     & (_ledger.command_id == any_(bindparam("again", type_=ARRAY(Text)))),
 ).returning(_ledger.command_id)
@@ -124,6 +134,7 @@ async def lookup(session: AsyncSession, command_ids: Sequence[str]) -> dict[str,
             row.outcome,
             Answer(row.event_id, row.event_type, row.event_body.encode()),
             row.recorded_on,
+            row.position,
         )
         for row in rows
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 from worker.codec.codec import Codec
 from worker.core.errors import IdReused, Refusal
@@ -34,8 +35,8 @@ class Outcomes:
         self._registry = registry
         self._codec = codec
 
-    def done(self, command: Command, event: Event) -> Done:
-        """It took effect."""
+    def done(self, command: Command, event: Event, time: datetime) -> Done:
+        """It took effect, at that time."""
         row = event.row
         if isinstance(row, Record):
             about, data = row.entity, row.data
@@ -48,7 +49,7 @@ class Outcomes:
                 event.type,
                 data,
                 subject=f"{about.name}/{row.id}",
-                time=utc_now(),
+                time=time,
             )
         )
 

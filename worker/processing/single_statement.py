@@ -11,7 +11,7 @@ from secrets import randbelow
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.core.errors import Refusal
-from worker.core.messages import Answer, Command, Done, Job, Outcome, Settled
+from worker.core.messages import Answer, Command, Done, Job, Outcome, Settled, utc_now
 from worker.core.registry import Registry
 from worker.database import ledger
 from worker.database.ledger import Entry
@@ -52,9 +52,10 @@ class LoneCreate:
             return outcome
         if not isinstance(event.row, Record):
             raise NeedsTransaction
+        time = utc_now()
         insert, values = self._work.sole_insert(event.row)
         event.row.values["id"] = ID_TO_COME
-        entry = _entry(job, self._outcomes.done(command, event))
+        entry = _entry(job, self._outcomes.done(command, event, time))
         id_ = await ledger.insert_and_record(self._connection, insert, values, entry, ID_TO_COME)
         body = entry.answer.body.replace(b"%d" % ID_TO_COME, b"%d" % id_)
         return Done(Answer(entry.answer.id, entry.answer.type, body))

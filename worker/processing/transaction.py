@@ -13,7 +13,7 @@ from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.core.errors import Refusal
-from worker.core.messages import Command, Event, Job, Outcome, Settled, Unusable
+from worker.core.messages import Command, Event, Job, Outcome, Settled, Unusable, utc_now
 from worker.core.registry import Entity, Registry, Verb
 from worker.database import ledger
 from worker.database.ledger import DEAD_LETTERED, Entry
@@ -104,9 +104,11 @@ class Transaction:
         except Refusal as refusal:
             self._outcomes[position] = self._outcome_of.refused(command, refusal)
             return
+        # Not when the event is written: a new row's is after all that comes before the flush.
+        time = utc_now()
 
         def write_event() -> None:
-            self._outcomes[position] = self._outcome_of.done(command, event)
+            self._outcomes[position] = self._outcome_of.done(command, event, time)
 
         if event.row.id is None:
             self._work.owe(event.row, write_event)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from worker.cli.ledger import NotInLedger, open_sessions, unknown
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from worker.settings.settings import Settings
 
 BATCH = 500
+
+MOST_SET_BACK = timedelta(seconds=10)
+"""By which the database's clock may have been set back, as where a standby takes over."""
 
 
 async def republish(
@@ -77,34 +81,54 @@ async def _entries(
 
 
 async def _entries_since(sessions: Sessions, since: datetime) -> AsyncIterator[Entry]:
-    """In the order in which they came about, page by page, each in a short transaction."""
-    last: tuple[datetime, str, str] | None = None
+    """In the order of the ledger's sequence, with no more of them in memory than a while's.
+
+    They are read by time, for which there is an index; a clock may have been set back.
+    """
+    waiting: list[tuple[int, int, Entry]] = []
+    number = 0  # entries that are older than the sequence have no other order
+    async for entry in _by_time(sessions, since):
+        while waiting and _time(entry) - _time(waiting[0][2]) > MOST_SET_BACK:
+            yield heappop(waiting)[2]
+        heappush(waiting, (entry.position, number, entry))
+        number += 1
+    while waiting:
+        yield heappop(waiting)[2]
+
+
+def _time(entry: Entry) -> datetime:
+    assert entry.recorded_on is not None
+    return entry.recorded_on
+
+
+async def _by_time(sessions: Sessions, since: datetime) -> AsyncIterator[Entry]:
+    """Page by page, each in a short transaction."""
+    last: Entry | None = None
     while True:
         async with sessions() as session:
             page = await _page(session, since, last)
         for entry in page:
-            assert entry.recorded_on is not None
-            last = (entry.recorded_on, json.loads(entry.answer.body)["time"], entry.command_id)
             yield entry
         if len(page) < BATCH:
             return
+        last = page[-1]
 
 
-async def _page(
-    session: AsyncSession, since: datetime, last: tuple[datetime, str, str] | None
-) -> list[Entry]:
+async def _page(session: AsyncSession, since: datetime, last: Entry | None) -> list[Entry]:
     from sqlalchemy import cast, select, tuple_
     from sqlalchemy.dialects.postgresql import JSONB
 
     from worker.core.messages import Answer
     from worker.database.ledger import Entry, LedgerRow
 
-    # One transaction records many commands at one time; their events tell which was first.
+    # Of entries that have no position yet only their events tell which was first.
     time = cast(LedgerRow.event_body, JSONB)["time"].astext
-    order = (LedgerRow.recorded_on, time, LedgerRow.command_id)
+    order = (LedgerRow.recorded_on, LedgerRow.position, time, LedgerRow.command_id)
     query = select(LedgerRow).where(LedgerRow.recorded_on >= since).order_by(*order).limit(BATCH)
     if last is not None:
-        query = query.where(tuple_(*order) > last)
+        time_of_last = json.loads(last.answer.body)["time"]
+        after = (last.recorded_on, last.position, time_of_last, last.command_id)
+        query = query.where(tuple_(*order) > after)
     return [
         Entry(
             row.command_id,
@@ -112,6 +136,7 @@ async def _page(
             row.outcome,
             Answer(row.event_id, row.event_type, row.event_body.encode(), replayed=True),
             row.recorded_on,
+            row.position,
         )
         for row in await session.scalars(query)
     ]
