@@ -84,8 +84,13 @@ class Outcomes:
         return DeadLetter(answer, problem.code, problem.detail, attempts)
 
     def replayed(self, job: Job, entry: Entry) -> Settled:
-        """A duplicate gets the very same answer; another command under the same id does not."""
+        """A duplicate gets the very same answer; another command under the same id does not.
+
+        What is no usable command is set aside all the same: its sender has nothing else of it.
+        """
         if entry.digest != job.envelope.digest:
+            if isinstance(job.item, Unusable):
+                return self.unusable(job.item)
             return self.refused(
                 job.item,
                 IdReused(
