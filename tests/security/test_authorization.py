@@ -115,20 +115,57 @@ async def test_a_stranger_cannot_fill_the_dead_letters(
 
 
 async def test_the_command_line_says_who_it_is(
-    guard: Harness, broker_accounts: PrivateRabbitMQ, accounts: Accounts
+    guard: Harness, broker_accounts: PrivateRabbitMQ
 ) -> None:
-    def cli(account: str, **broker: Any) -> CommandLine:
-        url = {"url": broker_url_of(broker_accounts, account)}
-        settings = BrokerSettings.model_validate(url | broker)
-        changed: Settings = guard.settings.model_copy(update={"broker": settings})
-        return CommandLine(environment_of(changed))
-
-    refused = await cli("shop")("publish", "order.delete", "--target", "id=1", "--wait", code=3)
-    await accounts.ask("shop", "shop", "mend me", type="user.create", data={"username": "cy"})
-    await cli("worker_operator")(
-        "dead-letters", "redrive", "1", "--set", "data.email=c@example.com"
-    )
-    mended = await guard.event("mend me", number=2)
+    shop = command_line(guard, broker_accounts, "shop")
+    refused = await shop("publish", "order.delete", "--target", "id=1", "--wait", code=3)
 
     assert "may not send order.delete" in refused.err
+
+
+@pytest.mark.parametrize("operators", [["*"], ["redrive"]], ids=["all", "redrive"])
+async def test_what_is_sent_back_is_judged_by_who_sent_it_first(
+    restricted: Harness,
+    few: dict[str, Any],
+    broker_accounts: PrivateRabbitMQ,
+    accounts: Accounts,
+    operators: list[str],
+) -> None:
+    operator = command_line(restricted, broker_accounts, "worker_operator")
+    redrive = ("dead-letters", "redrive", "1", "--set")
+    bad = {"type": "user.create", "data": {"username": "cy"}}
+    rules = {"shop": ["user.*"], "worker_operator": operators}
+    async with restricted.worker(**few, authorization=rules):
+        await accounts.ask("shop", "shop", "mend me", **bad)
+        still_bad = await operator(*redrive, "data.email=nonsense")
+        await restricted.event("mend me", number=2)
+        listed = await operator("dead-letters", "list", "--json")
+        await operator(*redrive, "data.email=c@example.com")
+        mended = await restricted.event("mend me", number=3)
+        await accounts.ask("shop", "shop", "not theirs", **bad)
+        await operator(*redrive, "type=order.create")
+        forbidden = await restricted.event("not theirs", number=2)
+
+    assert still_bad.line["user_id"] == listed.line["user_id"] == "shop"
     assert mended.routing_key == "user.created"
+    assert forbidden.data["code"] == "forbidden"
+    assert "judged as first sent: the account 'shop'" in forbidden.data["detail"]
+
+
+async def test_nobody_is_somebody_else_by_saying_so(guard: Harness, accounts: Accounts) -> None:
+    for number, headers in enumerate(
+        ({"x-redrive": True, "x-user-id": "worker_operator"}, {"x-user-id": "worker_operator"})
+    ):
+        body = {"id": f"forged {number}", "type": "order.delete", "target": {"id": 1}}
+        await accounts.publish("shop", body, user_id="shop", headers=headers)
+        event = await guard.event(f"forged {number}")
+        assert event.data["code"] == "forbidden"
+    await accounts.publish("shop", b"{", user_id="shop", headers={"x-user-id": "worker_operator"})
+    (letter,) = await guard.dead_letters(1)
+    assert letter.headers["x-user-id"] == "shop"
+
+
+def command_line(harness: Harness, server: PrivateRabbitMQ, account: str) -> CommandLine:
+    broker = BrokerSettings.model_validate({"url": broker_url_of(server, account)})
+    settings: Settings = harness.settings.model_copy(update={"broker": broker})
+    return CommandLine(environment_of(settings))

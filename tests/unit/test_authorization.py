@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,15 @@ from tests.support.fakes import REGISTRY, delivery, make_codec
 from worker.codec.authorization import Authorization
 from worker.core.backoff import Backoff
 from worker.core.errors import Misconfigured
-from worker.core.messages import Barred, Command, Job, Refused, Unusable
+from worker.core.messages import (
+    REDRIVE_HEADER,
+    SENDER_HEADER,
+    Barred,
+    Command,
+    Job,
+    Refused,
+    Unusable,
+)
 from worker.database.engine import Sessions
 from worker.processing.processor import Processor
 from worker.settings.settings import Settings, load_settings
@@ -91,6 +100,66 @@ def test_no_name_of_an_account_is_mistaken_for_another(account: str, type_: str)
 def test_a_rule_that_allows_nothing_is_told(pattern: str) -> None:
     with pytest.raises(Misconfigured, match=r"WORKER_AUTHORIZATION: .*'shop' allows nothing"):
         Authorization({"shop": [pattern]}, REGISTRY.types)
+
+
+OPERATORS = RULES | {"clerk": ["user.create"], "ops": ["redrive"], "boss": ["*"]}
+ACCOUNTS = ["shop", "mail", "clerk", "ops", "boss", "stranger", None]
+
+
+def sent_back(type_: str, first: object, again: str | None) -> Any:
+    """What becomes of a dead letter of the first account that the other sends back."""
+    item = sent(type_, again)
+    headers = {REDRIVE_HEADER: True} | ({} if first is None else {SENDER_HEADER: first})
+    came = replace(item.envelope.delivery, headers=headers)
+    item = replace(item, envelope=replace(item.envelope, delivery=came))
+    return Authorization(OPERATORS, REGISTRY.types).judge(item)
+
+
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize("again", ACCOUNTS)
+@pytest.mark.parametrize("first", ACCOUNTS)
+def test_what_is_sent_back_is_judged_by_who_sent_it_first(
+    first: str | None, again: str | None, type_: str
+) -> None:
+    may_first = not is_barred(type_, first, OPERATORS)
+    may_again = not is_barred(type_, again, OPERATORS)
+    judged = sent_back(type_, first, again)
+
+    speaks_for_others = again in ("ops", "boss")
+    is_judged_well = not isinstance(judged, Barred)
+    assert is_judged_well is (may_first and (speaks_for_others or may_again))
+    # A name that nobody vouches for is not passed on.
+    if is_judged_well:
+        assert judged.envelope.sender == (first if speaks_for_others else again)
+
+
+def test_it_says_by_whom_it_was_judged() -> None:
+    for first, again, says in (
+        ("mail", "boss", "judged as first sent: the account 'mail' may not send user.delete"),
+        (None, "boss", "judged as first sent: user.delete may not be sent by just anybody"),
+        ("shop", "clerk", "may not redrive: the account 'clerk' may not send user.delete"),
+    ):
+        judged = sent_back("user.delete", first, again)
+        assert isinstance(judged, Barred)
+        assert says in judged.problem.detail
+
+
+@given(st.none() | st.integers() | st.binary() | st.text(max_size=20) | st.just(["boss"]))
+def test_a_forged_name_lends_no_rights(forged: object) -> None:
+    for account in ("mail", "stranger", None):
+        assert isinstance(sent_back("user.delete", forged, account), Barred)
+        item = sent("user.delete", account)
+        came = replace(item.envelope.delivery, headers={SENDER_HEADER: forged})
+        item = replace(item, envelope=replace(item.envelope, delivery=came))
+        assert isinstance(Authorization(OPERATORS, REGISTRY.types).judge(item), Barred)
+
+
+def test_who_may_only_redrive_sends_nothing_of_its_own() -> None:
+    rules = {"ops": ["redrive"]}
+    garbage = CODEC.decode(delivery("{", user_id="ops"))
+
+    assert isinstance(Authorization(rules, REGISTRY.types).judge(garbage), Barred)
+    assert is_barred("user.create", "ops", rules)
 
 
 async def test_what_is_barred_never_comes_near_the_database() -> None:

@@ -327,7 +327,7 @@ def letter_of(headers: dict[str, Any], body: bytes) -> Letter:
 
 
 def sent_back(letter: Letter) -> Command:
-    publication = letter.revived(TOPOLOGY, None, {"x-redrive": True})
+    publication = letter.revived(TOPOLOGY, None)
     own = publication.copy_of
     assert isinstance(own, Basic.Properties)
     item = CODEC.decode(came(publication.body, dict(own.headers or {}), own.content_type))

@@ -35,7 +35,7 @@ ADDED: dict[str, Any] = {
 
 def revived(body: bytes = BODY, **properties: Any) -> Basic.Properties:
     letter = Letter(1, body, Basic.Properties(**properties))
-    sent = letter.revived(TOPOLOGY, None, {"x-redrive": True})
+    sent = letter.revived(TOPOLOGY, None)
     assert isinstance(sent.copy_of, Basic.Properties)
     return sent.copy_of
 
@@ -74,3 +74,36 @@ def test_headers_that_leave_no_room_cost_it_neither_id_nor_type() -> None:
 
     assert (sent.message_id, sent.message_type) == ("m", "user.create")
     assert sent.headers == {"tenant": "eu", "x-redrive": True}
+
+
+DEATH = {"queue": "worker.commands", "reason": "delivery_limit", "count": 1}
+
+
+def sender_of(headers: dict[str, Any], user_id: str | None = None) -> str | None:
+    own = Basic.Properties(headers=headers, user_id=user_id)
+    return Letter(1, BODY, own, commands="worker.commands").sender
+
+
+def test_a_letter_names_who_sent_it_first() -> None:
+    assert sender_of({**ADDED, "x-user-id": "shop"}) == "shop"
+    assert sender_of({**ADDED, "x-user-id": "shop", "x-death": [{"queue": "shop.retry"}]}) == "shop"
+    assert sender_of(ADDED) is None
+    assert sender_of({"x-death": [DEATH]}, user_id="shop") == "shop"
+    sent = revived(headers={**ADDED, "x-user-id": "shop"})
+    assert (sent.headers or {})["x-user-id"] == "shop"
+    assert not sent.user_id
+
+
+@pytest.mark.parametrize("queue", ["worker.commands", "worker.commands.7"])
+def test_what_the_broker_moved_cannot_say_what_only_the_worker_does(queue: str) -> None:
+    forged = {**ADDED, "x-user-id": "admin", "x-death": [DEATH | {"queue": queue}]}
+    own = Basic.Properties(headers=forged, message_id="m")
+    letter = Letter(1, BODY, own, commands="worker.commands")
+
+    assert letter.sender is None
+    assert (letter.command_id, letter.command_type) == ("m", None)
+    assert letter.code == "delivery-limit"
+    sent = letter.revived(TOPOLOGY, None).copy_of
+    assert isinstance(sent, Basic.Properties)
+    assert sent.headers == {"x-redrive": True}
+    assert not sent.message_type

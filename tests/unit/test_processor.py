@@ -17,6 +17,7 @@ from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from tests.support.fakes import REGISTRY, delivery, done, make_codec, make_job
 from worker.core.backoff import Backoff
 from worker.core.messages import (
+    REDRIVE_HEADER,
     Answer,
     Command,
     DeadLetter,
@@ -32,7 +33,6 @@ from worker.database.engine import Sessions
 from worker.database.ledger import Entry, LedgerRace
 from worker.processing.failures import MAX_LOSSES, SUSPECT_LOSSES
 from worker.processing.processor import Processor, _distinct
-from worker.processing.transaction import REDRIVE_HEADER
 
 CODEC = make_codec()
 

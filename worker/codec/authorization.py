@@ -3,6 +3,9 @@
 RabbitMQ refuses a message whose property `user_id` is not the name of the account that publishes
 it; so where the property stands, it is true. Where it does not stand nobody is known, and only what
 everybody may send is allowed.
+
+A dead letter that is sent back names who sent it first in a header, which anybody can write. So
+that name takes rights away; it lends some only where whoever sends it back may `redrive`.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from worker.core.errors import Forbidden, Misconfigured
-from worker.core.messages import Barred, Fault, Item, Problem
+from worker.core.messages import REDRIVE_HEADER, SENDER_HEADER, Barred, Fault, Item, Problem
 
 EVERYBODY = "*"
+REDRIVE = "redrive"
 
 Rules = Mapping[str, Iterable[str]]
-"""By account, or `*` for everybody: `entity.verb`, `entity.*` or `*`."""
+"""By account, or `*` for everybody: `entity.verb`, `entity.*` or `*`; and `redrive`, to send back
+what others have sent."""
 
 
 class Authorization:
@@ -27,7 +32,7 @@ class Authorization:
     """
 
     def __init__(self, rules: Rules | None, types: Iterable[str]) -> None:
-        known = frozenset(types)
+        known = frozenset(types) | {REDRIVE}
         self._allowed: dict[str, frozenset[str]] | None = None
         if rules is not None:
             self._allowed = {
@@ -43,15 +48,24 @@ class Authorization:
         """
         if self._allowed is None:
             return item
-        envelope = item.envelope
-        account = envelope.delivery.user_id
-        allowed = self._of(account)
-        if envelope.type in allowed if envelope.type is not None else allowed:
+        headers, account = item.envelope.delivery.headers, item.envelope.delivery.user_id
+        if REDRIVE_HEADER in headers:
+            first = headers.get(SENDER_HEADER)
+            return self._judge_redriven(item, first if isinstance(first, str) else None)
+        if _allows(self._of(account), item):
             return item
-        detail = _detail(account, envelope.type)
-        problem = Problem(Forbidden.code, detail, (Fault("", Forbidden.code, detail),))
-        # With no key: nothing that a stranger sends may hold up another command, nor wait for one.
-        return Barred(replace(envelope, key=None), problem)
+        return _barred(item, _detail(account, item.envelope.type))
+
+    def _judge_redriven(self, item: Item, first: str | None) -> Item:
+        """By the account that sent it first, and by that which sends it back unless it may."""
+        type_, again = item.envelope.type, item.envelope.delivery.user_id
+        if not _allows(self._of(first), item):
+            return _barred(item, f"sent back, and judged as first sent: {_detail(first, type_)}")
+        if REDRIVE in self._of(again):
+            return replace(item, envelope=replace(item.envelope, sender=first))
+        if _allows(self._of(again), item):
+            return item
+        return _barred(item, f"sent back by one that may not {REDRIVE}: {_detail(again, type_)}")
 
     def _of(self, account: str | None) -> frozenset[str]:
         assert self._allowed is not None
@@ -60,6 +74,17 @@ class Authorization:
 
 
 _NOTHING: frozenset[str] = frozenset()
+
+
+def _allows(allowed: frozenset[str], item: Item) -> bool:
+    type_ = item.envelope.type
+    return type_ in allowed if type_ is not None else bool(allowed - {REDRIVE})
+
+
+def _barred(item: Item, detail: str) -> Barred:
+    problem = Problem(Forbidden.code, detail, (Fault("", Forbidden.code, detail),))
+    # With no key: nothing that a stranger sends may hold up another command, nor wait for one.
+    return Barred(replace(item.envelope, key=None), problem)
 
 
 def _matching(pattern: str, account: str, known: frozenset[str]) -> frozenset[str]:

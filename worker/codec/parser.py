@@ -107,6 +107,7 @@ class Reading:
             digest=self._digest(),
             correlation_id=correlation or id_,
             reply_to=self._reply_to(),
+            sender=self._delivery.user_id,
             trace=self._trace(),
         )
 

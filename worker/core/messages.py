@@ -16,6 +16,12 @@ from typing import Any, Protocol, TypeVar, dataclass_transform
 
 T = TypeVar("T")
 
+REDRIVE_HEADER = "x-redrive"
+"""Set by `worker dead-letters redrive`: try a dead-lettered command again."""
+SENDER_HEADER = "x-user-id"
+"""The account that sent the command of a dead letter, and of one that is sent back, if it said so.
+As a property it would have the broker refuse what another account publishes."""
+
 
 @dataclass_transform(frozen_default=True)
 def value(cls: type[T]) -> type[T]:
@@ -113,6 +119,9 @@ class Envelope:
     """SHA-256 over what the command means; equal for equal commands."""
     correlation_id: str | None = None
     reply_to: str | None = None
+    sender: str | None = None
+    """The account that sent it, if that is known; of what was sent back, the one that did so first,
+    where whoever sent it back may speak for others."""
     trace: Mapping[str, str] = field(default_factory=dict)
     """The W3C headers `traceparent` and `tracestate`, passed on to the event."""
 

@@ -13,15 +13,21 @@ from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.core.errors import Refusal
-from worker.core.messages import Command, Event, Job, Outcome, Settled, Unusable, utc_now
+from worker.core.messages import (
+    REDRIVE_HEADER,
+    Command,
+    Event,
+    Job,
+    Outcome,
+    Settled,
+    Unusable,
+    utc_now,
+)
 from worker.core.registry import Entity, Registry, Verb
 from worker.database import ledger
 from worker.database.ledger import DEAD_LETTERED, Entry
 from worker.processing.outcomes import Outcomes, entry_for
 from worker.processing.unit_of_work import Work
-
-REDRIVE_HEADER = "x-redrive"
-"""Set by `worker dead-letters redrive`: try a dead-lettered command again."""
 
 
 class Transaction:

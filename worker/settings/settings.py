@@ -241,8 +241,8 @@ class Settings(BaseSettings):
     authorization: Rules = Field(
         None,
         description="Who may send what, as JSON: accounts of the broker, or `*` for everybody, "
-        "each with a list of `entity.verb`, `entity.*` or `*`. Unset, whoever may publish may send "
-        "all.",
+        "each with a list of `entity.verb`, `entity.*` or `*`, or `redrive`. Unset, whoever may "
+        "publish may send all.",
     )
     lanes: Count = Field(
         4, description="Concurrent transactions; commands with the same key share a lane."

@@ -16,7 +16,7 @@ from worker.broker.protocol.frame_writer import MAX_SHORT_STRING
 from worker.broker.protocol.properties import copy_of
 from worker.broker.topology import Topology
 from worker.codec.routing_key import routing_key_of
-from worker.core.messages import Publication
+from worker.core.messages import REDRIVE_HEADER, SENDER_HEADER, Publication
 
 _ADDED = frozenset(
     {
@@ -29,7 +29,7 @@ _ADDED = frozenset(
         "x-event-id",
         "x-command-id",
         "x-command-type",
-        "x-user-id",
+        SENDER_HEADER,
         # by the broker
         "x-death",
         "x-delivery-count",
@@ -46,6 +46,8 @@ class Letter:
     number: int
     body: bytes
     properties: Basic.Properties
+    commands: str = ""
+    """Name of the queue that commands come from; with a number behind it, of its partitions."""
 
     @property
     def headers(self) -> dict[str, Any]:
@@ -87,16 +89,16 @@ class Letter:
     @property
     def command_id(self) -> str | None:
         """The id of the command, as far as it can be told."""
-        if "x-code" in self.headers:
+        if "x-code" in self._told:
             # The worker has looked. A `message_id` may have been made up by the client library.
-            return _first_text(self.headers.get("x-command-id"))
+            return _first_text(self._told.get("x-command-id"))
         return _first_text(self._claims.get("id"), self.properties.message_id)
 
     @property
     def command_type(self) -> str | None:
         """The type that the command claims."""
         return _first_text(
-            self.headers.get("x-command-type"),
+            self._told.get("x-command-type"),
             self._claims.get("type"),
             self.properties.message_type,
         )
@@ -107,15 +109,33 @@ class Letter:
         return (self.content if self.attributes is None else self.attributes) or {}
 
     @property
+    def sender(self) -> str | None:
+        """The account that sent the command, where it said so.
+
+        The broker vouches for the property, which the worker's copies cannot have.
+        """
+        return _first_text(self.properties.user_id, self._told.get(SENDER_HEADER))
+
+    @property
+    def _told(self) -> dict[str, Any]:
+        """The headers, if the worker wrote what tells of the death.
+
+        In what the broker itself moved here, such headers come from the command's sender.
+        """
+        queue = self._death.get("queue")
+        moved = isinstance(queue, str) and f"{queue}.".startswith(f"{self.commands}.")
+        return {} if moved else self.headers
+
+    @property
     def code(self) -> str:
         """Why it is here: the worker's code, or the broker's reason such as `delivery-limit`."""
-        code = _first_text(self.headers.get("x-code"), self._death.get("reason"))
+        code = _first_text(self._told.get("x-code"), self._death.get("reason"))
         return (code or "unknown").replace("delivery_limit", "delivery-limit")
 
     @property
     def detail(self) -> str:
         """Why it is here, in words."""
-        detail = _first_text(self.headers.get("x-detail"))
+        detail = _first_text(self._told.get("x-detail"))
         if detail is None and self.code == "delivery-limit":
             return "delivered too often without an answer; set aside by RabbitMQ"
         return detail or ""
@@ -125,7 +145,7 @@ class Letter:
         """When it came here, in RFC 3339."""
         time = self._death.get("time")
         at = time.isoformat().replace("+00:00", "Z") if isinstance(time, datetime) else None
-        return _first_text(self.headers.get("x-last-time"), at)
+        return _first_text(self._told.get("x-last-time"), at)
 
     @property
     def _death(self) -> dict[str, Any]:
@@ -147,17 +167,20 @@ class Letter:
         properties.content_type = f"{STRUCTURED}+json"
         return replace(written, properties=properties)
 
-    def revived(self, topology: Topology, key: str | None, headers: dict[str, Any]) -> Publication:
-        """The command as it was sent, without what tells of its death, and with these headers.
+    def revived(self, topology: Topology, key: str | None) -> Publication:
+        """The command as it was sent, with who sent it in place of what tells of its death.
 
         `key` is its ordering key.
         """
+        headers: dict[str, Any] = {REDRIVE_HEADER: True}
+        if self.sender is not None:
+            headers[SENDER_HEADER] = self.sender
         properties = copy_of(self.properties, headers, keeps=_is_the_senders)
         # Not all that it came with may be here: what could not be decoded, or was too long, is not.
         if not properties.message_id:
-            properties.message_id = _short(self.headers.get("x-command-id"))
+            properties.message_id = _short(self._told.get("x-command-id"))
         if not properties.message_type:
-            properties.message_type = _short(self.headers.get("x-command-type"))
+            properties.message_type = _short(self._told.get("x-command-type"))
         return Publication(
             exchange=topology.commands,
             routing_key=routing_key_of(key, self.command_type or ""),

@@ -69,7 +69,8 @@ class DeadLetters:
                 if not messages:
                     return  # somebody else has them, or they have expired
                 for number, message in enumerate(messages, start=first):
-                    yield Letter(number, message.body, message.header.properties)
+                    properties = message.header.properties
+                    yield Letter(number, message.body, properties, self.topology.commands)
                 await self._close_settled()
         except FAILURES as error:
             raise lost(error) from error

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from worker.broker.topology import Topology
-from worker.core.messages import DeadLetter, Job, Publication, Settled, utc_now
+from worker.core.messages import SENDER_HEADER, DeadLetter, Job, Publication, Settled, utc_now
 
 CLOUDEVENT = "application/cloudevents+json"
 
@@ -55,9 +55,8 @@ class Answers:
             "x-first-time": _rfc3339(job.since),
             "x-last-time": _rfc3339(utc_now()),
             "x-event-id": outcome.answer.id,
-            # As a property it would have the broker refuse our copy. Always set: else the sender
-            # could set it.
-            "x-user-id": envelope.delivery.user_id,
+            # Always set: else the sender could set it.
+            SENDER_HEADER: envelope.sender,
         }
         if envelope.id is not None:
             headers["x-command-id"] = envelope.id

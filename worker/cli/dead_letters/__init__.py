@@ -156,8 +156,10 @@ def redrive(
     """Send dead letters back to be carried out, as they are or mended.
 
     Each is published with its own id and only then taken out of the dead letters: what is
-    interrupted in between is done once all the same, since the worker knows the id. Prints each,
-    one JSON object a line. One that --set cannot change stays where it is; exit code 1.
+    interrupted in between is done once all the same, since the worker knows the id. Where
+    WORKER_AUTHORIZATION says who may send what, each is judged by the account that sent it first,
+    its `user_id`, and unless yours may `redrive`, by yours as well. Prints each, one JSON object a
+    line. One that --set cannot change stays where it is; exit code 1.
 
     \b
     Examples:
@@ -185,7 +187,7 @@ def summary_of(letter: Letter) -> dict[str, Any]:
         "type": letter.command_type,
         "code": letter.code,
         "detail": letter.detail,
-        "user_id": letter.properties.user_id or letter.headers.get("x-user-id"),
+        "user_id": letter.sender,
         "attempts": letter.headers.get("x-attempts"),
         "time": letter.time,
     }

@@ -62,10 +62,8 @@ async def redrive(
 
 
 async def _send_back(letters: DeadLetters, letter: Letter, edited: Letter, editor: Editor) -> None:
-    from worker.processing.transaction import REDRIVE_HEADER
-
     key = editor.key_of(edited)
-    await letters.sender.send(edited.revived(letters.topology, key, {REDRIVE_HEADER: True}))
+    await letters.sender.send(edited.revived(letters.topology, key))
     # Only now: what is cut off here is there twice, and carried out once.
     await letters.settle(letter)
 
