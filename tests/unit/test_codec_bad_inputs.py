@@ -12,8 +12,8 @@ from tests.support.fakes import ANN, delivery, make_codec
 from worker.codec import codec as codec_module
 from worker.codec import parser
 from worker.codec.codec import Codec
-from worker.codec.parser import MAX_FAULTS
 from worker.core.messages import Command, Problem, Unusable, utc_now
+from worker.validation import MAX_FAULTS
 
 CREATE = {"id": "c1", "type": "user.create", "data": ANN}
 UPDATE = {"id": "c2", "type": "user.update", "target": {"id": 1}, "data": {"rating": 1}}
@@ -88,14 +88,14 @@ def test_a_hundred_thousand_unknown_members_cost_no_fault_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = 0
-    original = parser._pointer
+    original = parser.pointer_to
 
     def counted(path: tuple[str | int, ...]) -> str:
         nonlocal made
         made += 1
         return original(path)
 
-    monkeypatch.setattr(parser, "_pointer", counted)
+    monkeypatch.setattr(parser, "pointer_to", counted)
     many = {f"key-{number}": number for number in range(60_000)}
     codec = make_codec(max_body_bytes=10_000_000)
     problem = problem_of(codec, {**CREATE, **many, "data": {**ANN, **many}})
@@ -244,7 +244,7 @@ def test_each_fault_of_a_create_is_pointed_at(
         ({"target": {"id": 2**63}}, "/target/id"),
         ({"target": {"id": 10**300}}, "/target/id"),
         ({"target": {"id": True}}, "/target/id"),
-        ({"target": {"id": 1.0}}, "/target/id"),
+        ({"target": {"id": 1.5}}, "/target/id"),
         ({"target": {"id": "1"}}, "/target/id"),
         ({"target": {"id": None}}, "/target/id"),
         ({"target": {"username": "ann "}}, "/target/username"),
@@ -256,7 +256,7 @@ def test_each_fault_of_a_create_is_pointed_at(
         ({"expected_version": -1}, "/expected_version"),
         ({"expected_version": 2**31}, "/expected_version"),
         ({"expected_version": True}, "/expected_version"),
-        ({"expected_version": 1.0}, "/expected_version"),
+        ({"expected_version": 1.5}, "/expected_version"),
         ({"expected_version": "1"}, "/expected_version"),
     ],
 )

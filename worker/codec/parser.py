@@ -12,9 +12,17 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from worker.codec.strict_json import UNSTORABLE, Path
-from worker.core.messages import Command, Delivery, Envelope, Fault, Item, Problem, Target, Unusable
+from worker.codec.strict_json import Path
+from worker.core.messages import Command, Delivery, Envelope, Fault, Item, Target, Unusable
 from worker.core.registry import Entity, Key, Registry, Verb
+from worker.validation import (
+    MAX_FAULTS,
+    UNPRINTABLE,
+    faults_of,
+    pointer_to,
+    problem_of,
+    with_whole_numbers,
+)
 
 OUR_MEMBERS = frozenset({"id", "type", "data", "target", "expected_version", "key"})
 
@@ -35,12 +43,10 @@ CLOUDEVENTS_MEMBERS = frozenset(
 _KNOWN_MEMBERS = OUR_MEMBERS | CLOUDEVENTS_MEMBERS
 # CloudEvents 1.0.2, "Attribute Naming Convention": extensions are lower-case letters and digits.
 _EXTENSION = re.compile(r"[a-z0-9]{1,40}")
-_UNPRINTABLE = re.compile(f"[\x00-\x1f\x7f-\x9f{UNSTORABLE}]")
 # W3C Trace Context, section 3.2: version, trace id, parent id, flags.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 MAX_VERSION = 2**31 - 1
-MAX_FAULTS = 20
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
@@ -85,7 +91,7 @@ class Reading:
         envelope = self.envelope(self._key(target, data))
         if self._faults:
             code = "invalid" if self._found or self._unstorable else "unknown_type"
-            return Unusable(envelope, _problem(code, self._faults, self._untold))
+            return Unusable(envelope, problem_of(code, self._faults, self._untold))
         assert self._found is not None
         entity, name = self._found
         return Command(envelope, entity.name, name, data, target, version)
@@ -129,7 +135,7 @@ class Reading:
         if not isinstance(value, str) or not 1 <= len(value) <= longest:
             self._fault(f"/{name}", "length", f"must be a string of 1 to {longest} characters")
             return None
-        if _UNPRINTABLE.search(value):
+        if UNPRINTABLE.search(value):
             if (name,) not in self._unstorable:
                 self._fault(f"/{name}", "control", "must not contain control characters")
             return None
@@ -175,22 +181,21 @@ class Reading:
         attribute, member = members["expectedversion"], members.get("expected_version")
         if member is None:
             self._members = members | {"expected_version": attribute}
-        elif attribute not in (None, member):
-            detail = "must not be another one than expected_version"
-            self._fault("/expectedversion", "contradiction", detail)
+        elif attribute is not None:
+            self._fault("/expectedversion", "twice", "must not stand beside expected_version")
 
     def _refuse_unknown(self, path: tuple[str, ...], names: Set[str], known: Iterable[str]) -> None:
         """Name the first few: a hostile message may hold a hundred thousand of them."""
         if names:
             detail = f"is not known here; there are: {', '.join(sorted(known))}"
             for name in nsmallest(MAX_FAULTS, names):
-                self._fault(_pointer((*path, name)), "unknown", detail)
+                self._fault(pointer_to((*path, name)), "unknown", detail)
             self._untold += max(0, len(names) - MAX_FAULTS)
 
     def _refuse_unstorable(self) -> None:
         for path in self._unstorable[:MAX_FAULTS]:
             detail = "holds U+0000 or half of a surrogate pair, which cannot be stored"
-            self._fault(_pointer(path), "unstorable", detail)
+            self._fault(pointer_to(path), "unstorable", detail)
         self._untold += max(0, len(self._unstorable) - MAX_FAULTS)
 
     def _refuse_type(self) -> None:
@@ -240,15 +245,18 @@ class Reading:
         try:
             return model.model_validate(value)
         except ValidationError as error:
-            for fault in error.errors(include_url=False, include_input=False):
-                pointer = _pointer((member, *fault["loc"]))
-                self._fault(pointer, fault["type"], _in_words(fault["msg"]))
+            whole = with_whole_numbers(value, error)
+            if whole is not None:
+                return self._validated(member, model, whole)
+            self._faults += faults_of(error, member)
             return None
 
     def _expected_version(self, verb: Verb) -> int | None:
         value = self._members.get("expected_version")
         if value is None:
             return None
+        if type(value) is float and value.is_integer():
+            value = int(value)
         if verb.targeted and type(value) is int and 1 <= value <= MAX_VERSION:
             return value
         given = self._members.get("expectedversion") is not None
@@ -277,28 +285,3 @@ class Reading:
 @cache
 def _fields(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(model.model_fields)
-
-
-def _problem(code: str, faults: list[Fault], untold: int) -> Problem:
-    first, more = faults[0], len(faults) + untold - 1
-    detail = f"{first.pointer} {first.detail}" if first.pointer else first.detail
-    if more:
-        detail += f" (and {more} more)"
-    return Problem(code, detail, tuple(faults[:MAX_FAULTS]))
-
-
-def _pointer(path: Path) -> str:
-    """A JSON pointer (RFC 6901), with over-long and unprintable names cut down."""
-    steps = (_UNPRINTABLE.sub("?", str(step)[:100]) for step in path)
-    return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
-
-
-def _in_words(message: str) -> str:
-    if message == "Field required":
-        return "is missing"
-    message = message.removeprefix("Value error, ").removesuffix(" after validation")
-    if message.startswith("Input should be"):
-        message = "must be" + message.removeprefix("Input should be")
-    for noun in ("String", "Value", "List", "Dictionary"):
-        message = message.replace(f"{noun} should have ", "must have ")
-    return message

@@ -1,19 +1,47 @@
-"""JSON Schemas of whole commands, out of the registry's payload models."""
+"""JSON Schemas of whole commands, out of the registry's payload models.
+
+They say what the worker says, as far as JSON Schema can, in words that Ajv's strict mode takes,
+too: a type beside what is said of it, and properties beside what is required of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic_core import core_schema
 
 from worker.codec.parser import CLOUDEVENTS_MEMBERS, MAX_VERSION, OUR_MEMBERS
-from worker.core.registry import Entity, Registry, Verb
+from worker.codec.strict_json import UNSTORABLE
+from worker.core.registry import CONTROL, Entity, Registry, Verb
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Schema = dict[str, Any]
+
+
+class _Generator(GenerateJsonSchema):
+    """Says what pydantic takes for granted."""
+
+    def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
+        """No text that cannot be stored."""
+        return super().str_schema(schema) | _storable()
+
+    def float_schema(self, schema: core_schema.FloatSchema) -> JsonSchemaValue:
+        """No number that a double cannot hold."""
+        largest = sys.float_info.max
+        return {"minimum": -largest, "maximum": largest} | super().float_schema(schema)
+
+
+def _without(characters: str) -> Schema:
+    return {"not": {"type": "string", "pattern": f"[{characters}]"}}
+
+
+def _storable() -> Schema:
+    return _without(UNSTORABLE)
 
 
 def schema_of(registry: Registry, type_: str) -> Schema:
@@ -24,7 +52,7 @@ def schema_of(registry: Registry, type_: str) -> Schema:
 
 def schema_of_all(registry: Registry) -> Schema:
     """One schema that fits every command; its definitions hold each type's under its name."""
-    models = _Models(_found(registry, type_) for type_ in registry.types)
+    models = _Models([_found(registry, type_) for type_ in registry.types])
     commands = {type_: _command(registry, type_, models) for type_ in registry.types}
     return {
         "$schema": DIALECT,
@@ -37,7 +65,7 @@ def schema_of_all(registry: Registry) -> Schema:
 class _Models:
     """The payload models of some verbs: a reference to each, and what they define."""
 
-    def __init__(self, verbs: Iterable[tuple[Entity, Verb]]) -> None:
+    def __init__(self, verbs: Sequence[tuple[Entity, Verb]]) -> None:
         models: dict[type[BaseModel], None] = {}  # a set that keeps its order
         for entity, verb in verbs:
             if verb.payload is not None:
@@ -46,9 +74,20 @@ class _Models:
                 models[entity.target] = None
         # Together, so that two models with the same name get different ones.
         self._references, schema = models_json_schema(
-            [(model, "validation") for model in models], ref_template="#/$defs/{model}"
+            [(model, "validation") for model in models],
+            ref_template="#/$defs/{model}",
+            schema_generator=_Generator,
         )
         self.definitions: Schema = schema.get("$defs", {})
+        for _, verb in verbs:
+            if verb.targeted and verb.payload is not None:
+                self._drop_defaults(verb.payload)
+
+    def _drop_defaults(self, model: type[BaseModel]) -> None:
+        """Of an update only what is given counts: what fills defaults in would change rows."""
+        name = self._references[model, "validation"]["$ref"].removeprefix("#/$defs/")
+        for schema in self.definitions[name].get("properties", {}).values():
+            schema.pop("default", None)
 
     def reference(self, model: type[BaseModel]) -> Schema:
         return dict(self._references[model, "validation"])
@@ -68,30 +107,43 @@ def _command(registry: Registry, type_: str, models: _Models) -> Schema:
         required.append("target")
     if verb.payload is not None:
         required.append("data")
-    known = sorted(OUR_MEMBERS | CLOUDEVENTS_MEMBERS | {"expectedversion"})
     return {
         "title": type_,
         "type": "object",
+        "not": {
+            "properties": {name: {"not": _NULL} for name in _VERSIONS},
+            "required": list(_VERSIONS),
+        },
         "properties": {
             "type": {"const": type_},
             "id": _ID,
             "key": _KEY,
             "target": models.reference(entity.target) if verb.targeted else _NULL,
             "data": _EMPTY if verb.payload is None else _data(entity, verb, models),
-            "expected_version": _VERSION if verb.targeted else _NULL,
-            "expectedversion": _VERSION if verb.targeted else _NULL,
-        },
+        }
+        | dict.fromkeys(_VERSIONS, _VERSION if verb.targeted else _NULL),
         "required": required,
-        # A CloudEvent may carry extensions.
-        "if": {"required": ["specversion"]},
-        "then": {"propertyNames": {"anyOf": [{"enum": known}, {"pattern": "^[a-z0-9]{1,40}$"}]}},
-        "else": {"propertyNames": {"enum": known}},
+        "propertyNames": _storable(),
+        # A null member is an absent one, and a CloudEvent may carry extensions.
+        "if": {
+            "properties": {"specversion": {"not": {"type": "null"}}},
+            "required": ["specversion"],
+        },
+        "then": {
+            "patternProperties": {_EXTENSION: _storable(), "^expected_version$": True},
+            "additionalProperties": _NULL,
+        },
+        "else": {
+            "properties": dict.fromkeys(sorted(CLOUDEVENTS_MEMBERS), _storable())
+            | dict.fromkeys(sorted({*OUR_MEMBERS, *_VERSIONS}), True),
+            "additionalProperties": _NULL,
+        },
     }
 
 
 def _data(entity: Entity, verb: Verb, models: _Models) -> Schema:
     assert verb.payload is not None
-    schema = models.reference(verb.payload)
+    schema = models.reference(verb.payload) | {"type": "object"}
     if verb.targeted:
         schema["minProperties"] = 1
     rules = [
@@ -104,24 +156,29 @@ def _data(entity: Entity, verb: Verb, models: _Models) -> Schema:
 
 def _either(entity: Entity, verb: Verb, field: str, name: str) -> Schema:
     """Another row is named by its id or by a key, not by both; a new row that needs it names it."""
-    both = [{"required": [field]}, {"required": [name]}]
+    both = [{"properties": {each: True}, "required": [each]} for each in (field, name)]
     needed = not verb.targeted and not entity.model.__table__.columns[field].nullable
-    return {"oneOf": both} if needed else {"not": {"allOf": both}}
+    rule: Schema = {"oneOf": both} if needed else {"not": {"allOf": both}}
+    return {"type": "object"} | rule
 
 
+_VERSIONS = ("expected_version", "expectedversion")
+
+# Without the last condition, `$` would take a line feed for the end in some languages.
+_EXTENSION = r"^[a-z0-9]{1,40}$(?!\n)"
 _ID: Schema = {
     "description": "The command's identity, for exactly one effect; it may stand in the AMQP "
     "property message_id instead.",
     "type": ["string", "null"],
     "minLength": 1,
     "maxLength": 200,
-}
+} | _without(CONTROL + UNSTORABLE)
 _KEY: Schema = {
     "description": "Commands with the same key take effect in order.",
     "type": ["string", "null"],
     "minLength": 1,
     "maxLength": 1000,
-}
+} | _storable()
 _VERSION: Schema = {
     "description": "Refuse unless the row is at this version.",
     "type": ["integer", "null"],

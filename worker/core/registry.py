@@ -15,16 +15,21 @@ from importlib import import_module
 from typing import Annotated, Any, Self, cast
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.schema import sort_tables
 
+from worker.codec.strict_json import UNSTORABLE
 from worker.core.errors import Misconfigured, Refusal
 from worker.core.messages import Command, Event, Target
 from worker.core.models import Row
@@ -36,6 +41,14 @@ A batched handler gets the transaction's `Work` in place of the session; see `cr
 """
 
 
+CONTROL = r"\u0000-\u001f\u007f-\u009f"
+"""Control characters, for a character class of Python's as of ECMAScript's regular expressions."""
+_CONTROL = re.compile(f"[{CONTROL}]")
+_WHITE_SPACE = (  # what `str.strip` takes away, but for the control characters among it
+    r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+)
+
+
 def _printable(value: str) -> str:
     if _CONTROL.search(value):
         raise ValueError("must not contain control characters")
@@ -44,12 +57,25 @@ def _printable(value: str) -> str:
     return value
 
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+class _OneLine:
+    """Checks text, and says in its JSON Schema what it checks."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_after_validator_function(_printable, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        wrong = f"[{CONTROL}{UNSTORABLE}]|^[{_WHITE_SPACE}]|[{_WHITE_SPACE}]$"
+        return handler(schema) | {"not": {"type": "string", "pattern": wrong}}
+
 
 RowId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 """A row's identity: a PostgreSQL bigint from 1."""
 
-OneLine = AfterValidator(_printable)
+OneLine = _OneLine()
 """For text with no control characters and no white space around it."""
 
 
