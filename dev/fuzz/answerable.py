@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.support.fakes import make_codec
+from worker.codec.validation import MAX_FAULTS
 from worker.core.messages import Command, Delivery, Item, Unusable, utc_now
-from worker.validation import MAX_FAULTS
 
 CODEC = make_codec()
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")

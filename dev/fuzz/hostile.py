@@ -15,7 +15,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from dev.fuzz.documents import READ, REFUSED, UNSTORABLE, within
-from worker.broker.cloudevents import PREFIXES
+from worker.broker.protocol.cloudevents import PREFIXES
 
 MOST_SHORT_BYTES = 255
 """The longest string that an AMQP property can be."""

@@ -18,7 +18,7 @@ from dev.fuzz.answerable import CODEC, assert_answerable
 from dev.fuzz.documents import READ, REFUSED, UNSTORABLE, within
 from worker.broker.consumer.ack_window import Window
 from worker.broker.consumer.subscription import read_delivery
-from worker.broker.content_header import MAX_PROPERTIES_BYTES
+from worker.broker.protocol.content_header import MAX_PROPERTIES_BYTES
 from worker.broker.protocol.properties import copy_of
 from worker.core.messages import Command, Item, Unusable
 

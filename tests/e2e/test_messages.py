@@ -14,7 +14,7 @@ from pamqp.commands import Basic
 from dev.benchmarks.amqp import open_link
 from tests.support.commandline import CommandLine
 from tests.support.harness import Harness, Message
-from worker.broker.cloudevents import PREFIXES
+from worker.broker.protocol.cloudevents import PREFIXES
 
 ANN = {"username": "ann", "email": "ann@example.com"}
 YEAR_1 = struct.pack(">Q", 2**64 - 62_135_596_800)

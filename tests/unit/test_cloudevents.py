@@ -17,9 +17,9 @@ from pamqp.header import ContentHeader
 from dev.fuzz.answerable import assert_answerable
 from tests.support.fakes import ANN, delivery, make_codec
 from worker.broker.client.dead_letter import Letter
-from worker.broker.cloudevents import PREFIXES, attributes_in
 from worker.broker.consumer.ack_window import Window
 from worker.broker.consumer.subscription import read_delivery
+from worker.broker.protocol.cloudevents import PREFIXES, attributes_in
 from worker.broker.protocol.properties import of
 from worker.broker.publisher.publications import Answers
 from worker.broker.topology import Topology

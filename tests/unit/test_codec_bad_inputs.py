@@ -12,8 +12,8 @@ from tests.support.fakes import ANN, delivery, make_codec
 from worker.codec import codec as codec_module
 from worker.codec import parser
 from worker.codec.codec import Codec
+from worker.codec.validation import MAX_FAULTS
 from worker.core.messages import Command, Problem, Unusable, utc_now
-from worker.validation import MAX_FAULTS
 
 CREATE = {"id": "c1", "type": "user.create", "data": ANN}
 UPDATE = {"id": "c2", "type": "user.update", "target": {"id": 1}, "data": {"rating": 1}}

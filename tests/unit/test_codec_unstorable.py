@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dev.fuzz.answerable import CODEC, assert_answerable
 from tests.support.fakes import ANN, delivery
+from worker.codec.validation import MAX_FAULTS
 from worker.core.messages import Command, Problem, Unusable
-from worker.validation import MAX_FAULTS
 
 COMMANDS: list[dict[str, Any]] = [
     {"id": "c", "type": "user.create", "data": {**ANN, "rating": 1}, "key": "k"},

@@ -17,8 +17,8 @@ from pamqp.header import ContentHeader
 from tests.support.fakes import ANN, make_codec
 from worker.broker.consumer.ack_window import Window
 from worker.broker.consumer.subscription import read_delivery
-from worker.broker.content_header import MAX_PROPERTIES_BYTES, properties_in, written_anew
 from worker.broker.protocol import properties
+from worker.broker.protocol.content_header import MAX_PROPERTIES_BYTES, properties_in, written_anew
 from worker.broker.protocol.frame_reader import mend_header
 from worker.core.messages import Command, Unusable
 

@@ -13,9 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from worker.codec.strict_json import Path
-from worker.core.messages import Command, Delivery, Envelope, Fault, Item, Target, Unusable
-from worker.core.registry import Entity, Key, Registry, Verb
-from worker.validation import (
+from worker.codec.validation import (
     MAX_FAULTS,
     UNPRINTABLE,
     faults_of,
@@ -23,6 +21,8 @@ from worker.validation import (
     problem_of,
     with_whole_numbers,
 )
+from worker.core.messages import Command, Delivery, Envelope, Fault, Item, Target, Unusable
+from worker.core.registry import Entity, Key, Registry, Verb
 
 OUR_MEMBERS = frozenset({"id", "type", "data", "target", "expected_version", "key"})
 

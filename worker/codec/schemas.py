@@ -16,7 +16,8 @@ from pydantic_core import core_schema
 
 from worker.codec.parser import CLOUDEVENTS_MEMBERS, MAX_VERSION, OUR_MEMBERS
 from worker.codec.strict_json import UNSTORABLE
-from worker.core.registry import CONTROL, Entity, Registry, Verb
+from worker.core.registry import Entity, Registry, Verb
+from worker.core.text import CONTROL
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -13,15 +13,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from worker.core.messages import Delivery
+from worker.core.text import UNSTORABLE
 
 MAX_DEPTH = 100
 
 Path = tuple[str | int, ...]
 """Where something stands in a document: names of members and places in lists."""
 
-UNSTORABLE = r"\u0000\ud800-\udfff"
-"""What PostgreSQL's text cannot hold, U+0000 and halves of surrogate pairs: for a character class
-of Python's as of ECMAScript's regular expressions."""
 _UNSTORABLE = re.compile(f"[{UNSTORABLE}]")
 # Only an escape can bring these in: JSON forbids raw control characters, UTF-8 raw surrogates.
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")

@@ -29,10 +29,10 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.schema import sort_tables
 
-from worker.codec.strict_json import UNSTORABLE
 from worker.core.errors import Misconfigured, Refusal
 from worker.core.messages import Command, Event, Target
 from worker.core.models import Row
+from worker.core.text import CONTROL, UNSTORABLE
 
 Handler = Callable[[Any, Command], Awaitable[Event]]
 """`async def approve(session, command) -> Event`: touches nothing but its session.
@@ -41,8 +41,6 @@ A batched handler gets the transaction's `Work` in place of the session; see `cr
 """
 
 
-CONTROL = r"\u0000-\u001f\u007f-\u009f"
-"""Control characters, for a character class of Python's as of ECMAScript's regular expressions."""
 _CONTROL = re.compile(f"[{CONTROL}]")
 _WHITE_SPACE = (  # what `str.strip` takes away, but for the control characters among it
     r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"

@@ -11,7 +11,7 @@ from typing import Any
 
 from pamqp.commands import Basic
 
-from worker.broker.cloudevents import STRUCTURED, attributes_in, without_attributes
+from worker.broker.protocol.cloudevents import STRUCTURED, attributes_in, without_attributes
 from worker.broker.protocol.frame_writer import MAX_SHORT_STRING
 from worker.broker.protocol.properties import copy_of
 from worker.broker.topology import Topology

@@ -28,7 +28,7 @@ from pamqp.commands import Basic, Connection
 from pamqp.header import ContentHeader
 from yarl import URL
 
-from worker.broker.content_header import properties_in, written_anew
+from worker.broker.protocol.content_header import properties_in, written_anew
 
 # Another name in each process, so that no publisher can set it.
 UNREADABLE_HEADER = f"x-unreadable-{token_hex(16)}"

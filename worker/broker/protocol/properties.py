@@ -14,8 +14,8 @@ from typing import Any
 from pamqp import decode
 from pamqp.commands import Basic
 
-from worker.broker.cloudevents import MARKS, attributes_in
-from worker.broker.content_header import FIRST, MORE_FLAGS, properties_in, written_anew
+from worker.broker.protocol.cloudevents import MARKS, attributes_in
+from worker.broker.protocol.content_header import FIRST, MORE_FLAGS, properties_in, written_anew
 from worker.broker.protocol.frame_reader import UNREADABLE_HEADER, unreadable
 from worker.codec.routing_key import MAX_SHORT_STRING
 from worker.core.messages import Publication

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from worker.codec.strict_json import UNSTORABLE, Path
 from worker.core.messages import Fault, Problem
-from worker.core.registry import CONTROL
+from worker.core.text import CONTROL
 
 MAX_FAULTS = 20
 """That one command is told of."""
