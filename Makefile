@@ -132,7 +132,9 @@ docs: $(READY) ## Write the generated parts of the docs anew
 
 migration: $(READY) ## Write a migration from what changed in the entities: make migration m="add a phone number"
 	@test -n "$(m)" || { echo 'error: name it: make migration m="add a phone number"' >&2; exit 2; }
-	@$(SERVERS) run -- sh -c '$(BIN)/alembic upgrade head && $(BIN)/alembic revision --autogenerate -m "$(m)"'
+	@$(SERVERS) run -- sh -c '$(BIN)/worker migrate && written=$$($(BIN)/worker migration "$(m)") && \
+	  if test -n "$$written"; then echo "$$written"; \
+	    $(BIN)/ruff format --quiet "$$written" && $(BIN)/ruff check --quiet --fix "$$written"; fi'
 
 # Each lock keeps the versions that it has, where they still fit.
 PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header $(if $(upgrade),--upgrade)

@@ -77,7 +77,7 @@ def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, s
 
 
 def _shown(default: Any) -> str:
-    if default is None:
+    if default in (None, ()):
         return "unset"
     return str(default).lower() if isinstance(default, bool) else str(default)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ def code_of(page: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Shop:
-    """This project's migrations and one more, and beside them the package `shop`."""
+    """A folder with the package `shop`, which has a migration of its own."""
 
     directory: Path
 
@@ -38,7 +37,7 @@ class Shop:
         return {
             "WORKER_ENTITIES": "worker.entities,shop.entities",
             "PYTHONPATH": str(self.directory),
-            "WORKER_MIGRATIONS": str(self.directory / "alembic"),
+            "WORKER_MIGRATIONS": str(self.directory / "shop" / "migrations"),
         }
 
     async def run(self, environment: Mapping[str, str], *arguments: str, code: int = 0) -> str:
@@ -61,19 +60,17 @@ class Shop:
 async def shop(
     tmp_path_factory: pytest.TempPathFactory, server_url: str, template_database: str
 ) -> Shop:
-    """The shop of docs/entities.md, with the migration that `make migration` writes."""
-    directory = tmp_path_factory.mktemp("checkout")
-    shutil.copy(ROOT / "alembic.ini", directory)
-    shutil.copytree(ROOT / "alembic", directory / "alembic")
+    """The shop of docs/entities.md, with the migration that `worker migration` writes."""
+    directory = tmp_path_factory.mktemp("packages")
     (code,) = code_of("entities.md")
-    (directory / "shop").mkdir()
+    (directory / "shop" / "migrations").mkdir(parents=True)
     (directory / "shop" / "__init__.py").touch()
     (directory / "shop" / "entities.py").write_text(code)
     shop = Shop(directory)
     name = f"{template_database}_shop"
     async with fresh_database(server_url, name, template=template_database) as url:
         environment = {**os.environ, **shop.environment, "WORKER_DATABASE__URL": url}
-        await shop.run(environment, "alembic", "revision", "--autogenerate", "-m", "add products")
+        await shop.run(environment, "worker", "migration", "add products")
     return shop
 
 

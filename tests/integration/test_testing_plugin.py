@@ -16,7 +16,7 @@ async def test_the_example_of_the_page_passes_and_a_shop_that_counts_twice_is_fo
     shop: Shop, environment: dict[str, str], tmp_path: Path
 ) -> None:
     environment |= shop.environment
-    await shop.run(environment, "alembic", "upgrade", "head")
+    await shop.run(environment, "worker", "migrate")
     (example,) = code_of("testing.md")
     (tmp_path / "test_shop.py").write_text(example)
     # The same shop, but every restock takes effect twice, whatever its event says.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -111,12 +112,44 @@ def test_several_modules_may_declare_entities(module: ModuleType) -> None:
     assert [entity.name for entity in registry] == ["order", "user"]
 
 
-def test_a_module_that_cannot_be_imported_is_told() -> None:
-    with pytest.raises(Misconfigured, match=r"WORKER_ENTITIES: cannot import 'no\.such\.module'"):
-        load_registry("no.such.module")
+@pytest.mark.parametrize(
+    ("modules", "words"),
+    [
+        ("no.such.module", "cannot import 'no.such.module': No module named 'no'. Install"),
+        ("worker.entities,nosuch", "cannot import 'nosuch': No module named 'nosuch'. Install"),
+        ("worker.entities.nosuch", "cannot import 'worker.entities.nosuch': No module"),
+        ("shop/entities.py", "'shop/entities.py' is no name of a Python module"),
+        ("worker.entities:ENTITIES", "'worker.entities:ENTITIES' is no name of a Python module"),
+        (".entities", "'.entities' is no name of a Python module"),
+        ("worker..entities", "'worker..entities' is no name of a Python module"),
+        ("worker.core.errors", "module 'worker.core.errors' has no ENTITIES"),
+    ],
+)
+def test_a_module_that_cannot_be_used_is_told_in_one_line(modules: str, words: str) -> None:
+    with pytest.raises(Misconfigured) as caught:
+        load_registry(modules)
+    assert str(caught.value).startswith(f"WORKER_ENTITIES: {words}")
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("declared", [None, ()])
+def test_a_module_that_is_no_python_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_of_a_test.py").write_text("ENTITIES = (\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Misconfigured, match=r"cannot import 'broken_of_a_test': .*line 1"):
+        load_registry("broken_of_a_test")
+
+
+@pytest.mark.parametrize("wrong", [str, "user", None])
+def test_what_is_no_entity_is_told(module: ModuleType, wrong: object) -> None:
+    module.__dict__["ENTITIES"] = (USER, wrong)
+    with pytest.raises(Misconfigured, match=r"WORKER_ENTITIES: .* must be entities") as caught:
+        load_registry(module.__name__)
+    assert repr(wrong) in str(caught.value)
+
+
+@pytest.mark.parametrize("declared", [None, (), USER, "user"])
 def test_a_module_without_entities_is_told(module: ModuleType, declared: object) -> None:
     if declared is not None:
         module.__dict__["ENTITIES"] = declared
@@ -131,8 +164,8 @@ def test_no_modules_at_all_are_told(modules: str) -> None:
 
 
 def test_an_entity_declared_twice_is_told() -> None:
-    with pytest.raises(Misconfigured, match="twice"):
-        Registry([USER, USER])
+    with pytest.raises(Misconfigured, match=r"declares an entity twice: user$"):
+        Registry([USER, ORDER, USER])
     with pytest.raises(Misconfigured, match="twice"):
         load_registry("worker.entities,worker.entities")
 

@@ -152,13 +152,128 @@ def test_names_that_are_somebody_elses_are_left_alone(
     assert load_settings() == Settings()
 
 
-def test_a_name_is_somebody_elses_where_the_setting_itself_is_set(
+def test_a_wrong_name_is_told_even_where_the_right_one_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("WORKER_DATABASE_URL", "postgresql://db/shop")
-    monkeypatch.setenv("WORKER_DATABASE__URL", "postgresql+asyncpg://db/shop")
+    assert told(
+        monkeypatch,
+        WORKER_DATABASE_URL=f"postgresql://ann:{SECRET}@db/shop",
+        WORKER_DATABASE__URL="postgresql+asyncpg://db/shop",
+    ) == (
+        "WORKER_DATABASE_URL: there is no such setting. Did you mean WORKER_DATABASE__URL? "
+        "WORKER_DATABASE__URL is set, too: remove this one"
+    )
 
-    assert load_settings().database.url.get_secret_value() == "postgresql+asyncpg://db/shop"
+
+@pytest.mark.parametrize("name", ["WORKER_DB__URL", "WORKER_LANES__X", "WORKER___", "worker_a__b"])
+def test_a_name_with_two_underscores_is_nobody_elses(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert told(monkeypatch, **{name: SECRET}) == f"{name.upper()}: there is no such setting"
+
+
+def test_wrong_names_and_wrong_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {"WORKER_LANES": "x", "WORKER_BROKER_URL": "y", "WORKER_DATABASE__POOLSIZE": "1"}
+    lines = told(monkeypatch, **wrong).splitlines()
+
+    assert sorted(line.partition(": ")[0] for line in lines) == [
+        "WORKER_BROKER_URL",
+        "WORKER_DATABASE__POOLSIZE",
+        "WORKER_LANES='x'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "words"),
+    [
+        (f"WORKER_LANES=3\n\nWORKER_BROKER__URL {SECRET}\n", 3, "is not of the form NAME=value"),
+        (f"# {SECRET}\nWORKER_LANES: {SECRET}\n", 2, "is not of the form NAME=value"),
+        (f"\n\n=3{SECRET}\n", 3, "is not of the form NAME=value"),
+        (f"if {SECRET}; then\n", 1, "is not of the form NAME=value"),
+        (f'A=1\r\nWORKER_X="{SECRET}\r\n', 2, "NAME=value. Has each quote its end?"),
+        (f"A='1' {SECRET}\n", 1, "NAME=value. Has each quote its end?"),
+        ("A=1\n  export worker_lanes  # none\n", 2, "worker_lanes has no value; write worker_l"),
+        (b"A=1\nB=\xff\n", 2, "is not UTF-8"),
+    ],
+)
+def test_a_broken_line_of_the_file_is_told_with_its_number(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | bytes, line: int, words: str
+) -> None:
+    data = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / ".env").write_bytes(data + b"OTHER=1\n")
+    message = told(monkeypatch)
+
+    assert message.startswith(f".env, line {line}: ")
+    assert words in message
+    assert SECRET not in message
+    assert len(message.splitlines()) == 1
+
+
+def test_every_broken_line_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A B\nWORKER_LANES=x\n\nWORKER_LANES\n")
+
+    assert [line.partition(": ")[0] for line in told(monkeypatch).splitlines()] == [
+        ".env, line 1",
+        ".env, line 4",
+    ]
+
+
+def test_a_file_of_every_form_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "\ufeff# lanes\nexport WORKER_LANES = 3 # three\nWORKER_NAMESPACE='a'\n"
+        'WORKER_LOG_LEVEL="debug"\nWORKER_MIGRATIONS=\nexport OTHER\nSEVERAL="1\n2"\n'
+    )
+    settings = load_settings()
+
+    assert (settings.lanes, settings.namespace, settings.log_level) == (3, "a", "debug")
+    assert settings.migrations == ()
+
+
+def test_folders_of_migrations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "packages" / "shop_of_tests"
+    for folder in (package / "migrations", tmp_path / "a,b", tmp_path / "own" / "versions"):
+        folder.mkdir(parents=True)
+    (tmp_path / "own" / "env.py").touch()
+    monkeypatch.syspath_prepend(package.parent)
+
+    def folders(value: str) -> list[str]:
+        monkeypatch.setenv("WORKER_MIGRATIONS", value)
+        return [str(folder) for folder in load_settings().migrations]
+
+    assert folders("") == []
+    assert folders("a,b") == ["a,b"]
+    assert folders("own, shop_of_tests:migrations,") == ["own", str(package / "migrations")]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("/nosuch", "there is no folder '/nosuch'"),
+        ("own,/nosuch", "there is no folder '/nosuch'"),
+        ("nosuch:migrations", "there is no package 'nosuch'"),
+        ("tests.nosuch:migrations", "there is no package 'tests.nosuch'"),
+        ("json.decoder:migrations", "there is no package 'json.decoder'"),
+        (".:x", "there is no package '.'"),
+        ("tests:nosuch", "nosuch'"),
+        ("file", "there is no folder 'file'"),
+        ("own,more", "at most one of the folders"),
+        ("bare", "has an env.py, but no folder versions"),
+    ],
+)
+def test_what_is_no_folder_of_migrations_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str, words: str
+) -> None:
+    (tmp_path / "file").touch()
+    for name in ("own", "more", "bare"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "env.py").touch()
+    for name in ("own", "more"):
+        (tmp_path / name / "versions").mkdir()
+    message = told(monkeypatch, WORKER_MIGRATIONS=value)
+
+    assert message.startswith(f"WORKER_MIGRATIONS={value!r}: ")
+    assert words in message
+    assert len(message.splitlines()) == 1
 
 
 def test_more_lanes_than_the_pool_can_serve_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from worker.cli import (
     lab,
     ledger,
     migrate,
+    migration,
     partitions,
     publish,
     run,
@@ -66,6 +67,7 @@ def _options(
 app.command("run")(run.run)
 app.command("health")(health.health)
 app.command("migrate")(migrate.migrate)
+app.command("migration")(migration.migration)
 app.command("publish")(publish.publish)
 app.command("watch")(watch.watch)
 app.add_typer(dead_letters.app, name="dead-letters")
@@ -120,7 +122,8 @@ def _tell_unexpected(error: Exception) -> None:
         say("".join(traceback.format_exception(error)).rstrip())
         return
     first = (str(error).strip().splitlines() or [""])[0][:300]
+    notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
     say(
-        f"error: unexpected {type(error).__name__}{': ' + first if first else ''} "
+        f"error: unexpected {type(error).__name__}{': ' + first if first else ''}{notes} "
         "(WORKER_LOG_LEVEL=debug shows where)"
     )

@@ -25,7 +25,7 @@ def migrate(
 ) -> None:
     """Bring the database schema to the newest revision.
 
-    The same as `alembic upgrade head`, with the worker's settings. Safe to run again, and by
+    Applies the worker's own migrations and those of WORKER_MIGRATIONS. Safe to run again, and by
     several at once: one does the work, the others wait for it.
 
     \b
@@ -43,21 +43,22 @@ def migrate(
     from worker.database.migrations import alembic_config
 
     settings = read_settings()
-    config = alembic_config(settings.migrations)
+    config = alembic_config(*settings.migrations)
     if sql:
         try:
-            command.upgrade(config, "head", sql=True)
+            command.upgrade(config, "heads", sql=True)
         except BrokenPipeError:
             raise OutputClosed from None
         return
     try:
         before = complete(_revision(settings))
-        command.upgrade(config, "head")
+        command.upgrade(config, "heads")
         after = complete(_revision(settings))
     except CommandError as error:
         raise Misconfigured(
             f"The migrations do not fit this database: {error}. "
-            "It may have been brought further by a newer worker: update this one"
+            "It may have been brought further by a newer worker: update this one. Or by migrations "
+            "of your own: name their folder in WORKER_MIGRATIONS"
         ) from error
     except (SQLAlchemyError, OSError) as error:
         raise explain(error, make_engine(settings.database)) from error

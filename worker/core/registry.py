@@ -240,8 +240,9 @@ class Registry:
     def __init__(self, entities: Sequence[Entity]) -> None:
         self._entities = {entity.name: entity for entity in entities}
         if len(self._entities) != len(entities):
-            names = sorted(entity.name for entity in entities)
-            raise Misconfigured(f"WORKER_ENTITIES declares an entity twice: {', '.join(names)}")
+            names = [entity.name for entity in entities]
+            twice = ", ".join(sorted({name for name in names if names.count(name) > 1}))
+            raise Misconfigured(f"WORKER_ENTITIES declares an entity twice: {twice}")
 
     def __iter__(self) -> Iterator[Entity]:
         return iter(self._entities.values())
@@ -297,19 +298,36 @@ def load_registry(modules: str) -> Registry:
     """
     entities: list[Entity] = []
     for name in filter(None, (part.strip() for part in modules.split(","))):
-        try:
-            module = import_module(name)
-        except ImportError as error:
-            raise Misconfigured(
-                f"WORKER_ENTITIES: cannot import {name!r}: {error}. "
-                "Install its package, or name the folder that holds it in PYTHONPATH"
-            ) from error
-        declared = getattr(module, "ENTITIES", None)
-        if not declared:
-            raise Misconfigured(
-                f"WORKER_ENTITIES: module {name!r} has no ENTITIES; add `ENTITIES = (…,)` to it"
-            )
-        entities.extend(declared)
+        entities.extend(_declared_by(name))
     if not entities:
         raise Misconfigured("WORKER_ENTITIES names no module; the default is worker.entities")
     return Registry(entities)
+
+
+def _declared_by(name: str) -> Sequence[Entity]:
+    """The `ENTITIES` of a module; what its own code raises is passed on, with a note."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise Misconfigured(
+            f"WORKER_ENTITIES: {name!r} is no name of a Python module, such as shop.entities"
+        )
+    try:
+        module = import_module(name)
+    except (ImportError, SyntaxError) as error:
+        raise Misconfigured(
+            f"WORKER_ENTITIES: cannot import {name!r}: {error}. "
+            "Install its package, or name the folder that holds it in PYTHONPATH"
+        ) from error
+    except Exception as error:
+        error.add_note(f"while {name!r} was imported, which WORKER_ENTITIES names")
+        raise
+    declared = getattr(module, "ENTITIES", None)
+    if not isinstance(declared, tuple | list) or not declared:
+        raise Misconfigured(
+            f"WORKER_ENTITIES: module {name!r} has no ENTITIES; add `ENTITIES = (…,)` to it"
+        )
+    if others := [each for each in declared if not isinstance(each, Entity)]:
+        raise Misconfigured(
+            f"WORKER_ENTITIES: what module {name!r} has in its ENTITIES must be entities, as "
+            f"`crud_entity(…)` makes them, and {others[0]!r} is none"
+        )
+    return declared

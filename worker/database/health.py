@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -26,7 +27,7 @@ class DatabaseWatch:
         engine: AsyncEngine,
         part: Part,
         *,
-        migrations: Path | None = None,
+        migrations: Sequence[Path] = (),
         probe_timeout_seconds: float = 5,
     ) -> None:
         self._engine = engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -15,23 +16,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from worker.core.errors import Misconfigured, Unreachable
 from worker.core.models import Base
 from worker.database.errors import explain
+from worker.database.migration_folders import config_of, environment_among, reached
 
 log = structlog.get_logger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
 
 
-def alembic_config(migrations: Path | None = None) -> Config:
+def alembic_config(*migrations: Path) -> Config:
     """Alembic's configuration, without a file.
 
-    `migrations` is the folder of the migrations; by default those of this code. Raises
-    `Misconfigured` where it has none.
+    `migrations` are folders as `WORKER_MIGRATIONS` has them; with none, the migrations are those of
+    this code. Raises `Misconfigured` where it has none.
     """
-    config = Config()
-    folder = migrations or own_migrations()
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
+    return config_of(environment_among(migrations) or own_migrations(), migrations)
 
 
 def own_migrations(package: Path = PACKAGE) -> Path:
@@ -49,13 +47,13 @@ def own_migrations(package: Path = PACKAGE) -> Path:
     )
 
 
-async def check_schema(engine: AsyncEngine, migrations: Path | None = None) -> None:
+async def check_schema(engine: AsyncEngine, migrations: Sequence[Path] = ()) -> None:
     """Raise `Misconfigured` unless the schema is at the newest migration and may be used.
 
     A migration that this code does not know is ahead of it: a worker that starts again while an
     upgrade rolls goes on, and says so. Raises `Unreachable` when the database cannot be asked.
     """
-    scripts = ScriptDirectory.from_config(alembic_config(migrations))
+    scripts = ScriptDirectory.from_config(alembic_config(*migrations))
     heads = set(scripts.get_heads())
     known = {script.revision for script in scripts.walk_revisions()}
     try:
@@ -71,7 +69,7 @@ async def check_schema(engine: AsyncEngine, migrations: Path | None = None) -> N
             "The database account may use no schema of its search_path. As the owner run: "
             "GRANT USAGE ON SCHEMA public TO the_account"
         )
-    elif found != heads:
+    elif not heads <= reached(scripts, found):
         at = f"is at {', '.join(sorted(found))}" if found else "is empty"
         raise Misconfigured(
             f"The database schema {at}, this worker needs {', '.join(sorted(heads))}. "

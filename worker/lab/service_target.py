@@ -128,7 +128,7 @@ def _make_tables(connection: Connection, settings: Settings) -> None:
         metadata.drop_all(connection)
         metadata.create_all(connection)
     connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
-    script = ScriptDirectory.from_config(alembic_config(settings.migrations))
+    script = ScriptDirectory.from_config(alembic_config(*settings.migrations))
     MigrationContext.configure(connection).stamp(script, "heads")
 
 

@@ -21,11 +21,20 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from worker.core.errors import Misconfigured
+from worker.settings.env_files import broken_lines
 from worker.settings.errors import explain_text, explain_value
 from worker.settings.tls import TlsFiles
-from worker.settings.types import AuthoritiesFile, CertificateFile, KeyFile, Rules
+from worker.settings.types import (
+    AuthoritiesFile,
+    CertificateFile,
+    KeyFile,
+    MigrationFolders,
+    Rules,
+)
 from worker.settings.typos import misspelt
 from worker.settings.urls import check_broker, check_database, split, tls_mode
+
+ENV_FILE = Path(".env")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Days = Annotated[float, Field(gt=0, le=3_650)]
@@ -212,7 +221,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="WORKER_",
         env_nested_delimiter="__",
-        env_file=".env",
+        env_file=ENV_FILE,
         env_file_encoding="utf-8",
         extra="ignore",
         frozen=True,
@@ -230,8 +239,11 @@ class Settings(BaseSettings):
         "worker.entities",
         description="Python modules that declare the entities, separated by commas.",
     )
-    migrations: Path | None = Field(
-        None, description="Folder of the Alembic migrations, where it is not the worker's own."
+    migrations: MigrationFolders = Field(
+        (),
+        description="Folders of migrations for entities of your own, separated by commas: paths, "
+        "or `package:folder`. They come beside the worker's own migrations; one that holds an "
+        "`env.py` is a whole Alembic environment, in place of these.",
     )
     partitions: Annotated[int, Field(ge=1, le=64)] = Field(
         1,
@@ -297,11 +309,14 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read the settings; raise `Misconfigured` naming each wrong variable and its value."""
+    if lines := list(broken_lines(ENV_FILE)):
+        raise Misconfigured("\n".join(lines))
     try:
         settings = Settings()
     except ValidationError as error:
         lines = [explain_value(dict(fault), Settings) for fault in error.errors()]
-        raise Misconfigured("\n".join(lines)) from None
+        told = dict.fromkeys([*lines, *misspelt(Settings)])  # a name may be wrong to both
+        raise Misconfigured("\n".join(told)) from None
     except SettingsError as error:
         raise Misconfigured(explain_text(error, Settings)) from None
     if lines := list(misspelt(Settings)):

@@ -1,14 +1,16 @@
-"""Types of settings that take more than a range: files of TLS, and who may send what.
+"""Types of settings that take more than a range: files of TLS, folders, and who may send what.
 
 A value that is wrong raises a `ValueError` that says what is wrong, or how it must look.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
+from pydantic_settings import NoDecode
 
 from worker.settings.tls import check_authorities, check_identity
 from worker.settings.urls import split, tls_mode
@@ -54,6 +56,52 @@ def _must_be_encrypted(info: ValidationInfo) -> None:
 AuthoritiesFile = Annotated[Path | None, AfterValidator(_authorities)]
 CertificateFile = Annotated[Path | None, AfterValidator(_certificate)]
 KeyFile = Annotated[Path | None, AfterValidator(_key)]
+
+
+def _folders(value: object) -> object:
+    if not isinstance(value, str):
+        return value or ()
+    # A folder's name may have commas in it.
+    parts = [value] if Path(value).is_dir() else value.split(",")
+    folders = tuple(_folder(part.strip()) for part in parts if part.strip())
+    environments = [folder for folder in folders if is_environment(folder)]
+    if len(environments) > 1:
+        raise ValueError("at most one of the folders may be a whole Alembic environment (env.py)")
+    return folders
+
+
+def _folder(text: str) -> Path:
+    """The folder of a path, or of `package:folder`, Alembic's notation for one in a package."""
+    package, _, inside = text.partition(":")
+    folder = Path(text)
+    if inside and not folder.exists():
+        folder = _place_of(package) / inside
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {str(folder)!r}")
+    if is_environment(folder) and not (folder / "versions").is_dir():
+        raise ValueError(f"{str(folder)!r} has an env.py, but no folder versions")
+    return folder
+
+
+def _place_of(package: str) -> Path:
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            f"there is no package {package!r}; install it, or name the folder that holds it in "
+            "PYTHONPATH"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def is_environment(folder: Path) -> bool:
+    """Whether it is a whole Alembic environment, in place of the worker's, not only revisions."""
+    return (folder / "env.py").is_file()
+
+
+MigrationFolders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_folders)]
 
 
 def _rules(rules: object) -> object:

@@ -16,7 +16,7 @@ _CLOSE = 0.85
 def misspelt(settings: type[BaseSettings]) -> Iterator[str]:
     """A line for each variable, of the environment or `.env`, that must have been meant as another.
 
-    Not where that other one is set as well: then this one is somebody else's.
+    So is whatever has two underscores: nobody else has these behind our prefix.
     """
     sources = (DotEnvSettingsSource(settings), EnvSettingsSource(settings))
     given = {name.upper(): value or "" for it in sources for name, value in it.env_vars.items()}
@@ -25,8 +25,9 @@ def misspelt(settings: type[BaseSettings]) -> Iterator[str]:
         if not name.startswith(PREFIX) or given[name].startswith("tcp://"):
             continue
         meant = closest(name, settings)
-        if meant and meant not in given:
-            yield f"{name}: {no_such(name, settings)}"
+        if meant or "__" in name:
+            both = f" {meant} is set, too: remove this one" if meant in given else ""
+            yield f"{name}: {no_such(name, settings)}{both}"
 
 
 def no_such(name: str, settings: type[BaseSettings]) -> str:
