@@ -44,7 +44,7 @@ async def footprint(pid: int, address: str) -> Footprint:
         rss_bytes=process.memory_info().rss,
         tasks=round(metrics["worker_event_loop_tasks"]),
         open_files=process.num_fds(),
-        connections=round(metrics["db_client_connection_count"]),
+        connections=round(metrics["db_client_connections"]),
         threads=process.num_threads(),
     )
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
+
 import aiohttp
 import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as text_string_to_open_metrics,
+)
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.util import greenlet_spawn
 
 from tests.unit.test_pool import make_pool
+from worker.broker.consumer.partition_balancer import ACTIVE
+from worker.codec.routing_key import MISROUTED
 from worker.database.pool.metrics import INSTRUMENTS, reader_of
+from worker.service.supervisor.metrics import merge
+from worker.telemetry import runtime
 from worker.telemetry.health import Health
+from worker.telemetry.runtime import RUNTIME
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -50,8 +62,8 @@ async def test_the_page_shows_the_pool_under_the_standard_names() -> None:
         return found[metric, frozenset((name, *labels))]
 
     assert content_type.startswith("text/plain")
-    assert value("db_client_connection_count", ("db_client_connection_state", "used")) == 1
-    assert value("db_client_connection_count", ("db_client_connection_state", "idle")) == 0
+    assert value("db_client_connections", ("db_client_connection_state", "used")) == 1
+    assert value("db_client_connections", ("db_client_connection_state", "idle")) == 0
     assert value("db_client_connection_max") == 5
     assert value("db_client_connection_idle_max") == 2
     assert value("db_client_connection_pending_requests") == 0
@@ -86,7 +98,49 @@ async def test_open_metrics_is_spoken_where_it_is_asked_for() -> None:
     assert text.endswith("# EOF\n")
 
 
+def full_health() -> Health:
+    """A page with all that a worker shows, each histogram with something in it."""
+    pool = make_pool()
+    pool.meter.query.record(0.007)
+    health = Health("127.0.0.1", 0)
+    health.metrics.add(reader_of(lambda: pool))
+    health.metrics.add(runtime.read)
+    health.metrics.add(lambda: [(ACTIVE, [({}, 3)]), (MISROUTED, [({}, 4)])])
+    return health
+
+
+async def test_open_metrics_is_spoken_without_a_fault() -> None:
+    async with full_health() as health:
+        text, _ = await page(health, "application/openmetrics-text; version=1.0.0")
+    families = {family.name for family in text_string_to_open_metrics(text)}  # type: ignore[no-untyped-call]
+
+    assert {"db_client_connections", "worker_db_connection_created"} <= families
+
+
+async def test_promtool_accepts_the_page_of_a_worker_and_that_of_several() -> None:
+    if shutil.which("promtool") is None:
+        assert "CI" not in os.environ, "CI puts promtool on the PATH: .ci/promtool"
+        pytest.skip("promtool is not here (Debian: prometheus); nothing of ours depends on it")
+    async with full_health() as health:
+        text, _ = await page(health)
+    for shown in (text, merge({1: text, 2: text})):
+        check = await asyncio.create_subprocess_exec(
+            *("promtool", "check", "metrics"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await check.communicate(shown.encode())
+        assert (check.returncode, said.decode()) == (0, "")
+
+
+RESERVED = ("_count", "_sum", "_bucket", "_info")
+
+
 def test_names_follow_the_rules() -> None:
+    for instrument in (*INSTRUMENTS, *RUNTIME, ACTIVE, MISROUTED):
+        assert not instrument.prometheus_name.endswith(RESERVED)
+        assert instrument.meaning
     for instrument in INSTRUMENTS:
         assert instrument.name.startswith(("db.client.", "worker.db."))
         assert (instrument.kind == "counter") == instrument.prometheus_name.endswith("_total")

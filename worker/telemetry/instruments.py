@@ -28,9 +28,14 @@ class Instrument:
 
     @property
     def prometheus_name(self) -> str:
-        """Its name on the page."""
-        total = "_total" if self.kind == "counter" else ""
-        return underscored(self.name) + ("_seconds" if self.unit == "s" else "") + total
+        """Its name on the page.
+
+        `_count` at the end of a name is a histogram's there: what counts is then in the plural.
+        """
+        name = underscored(self.name) + ("_seconds" if self.unit == "s" else "")
+        if self.kind == "counter":
+            return f"{name}_total"
+        return f"{name.removesuffix('_count')}s" if name.endswith("_count") else name
 
 
 Read = Callable[[], Iterable[tuple[Instrument, Iterable[Reading]]]]

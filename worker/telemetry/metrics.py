@@ -1,7 +1,7 @@
 """`/metrics`: what the worker measures, for Prometheus to collect.
 
 Instruments are shown as OpenTelemetry's rules for Prometheus say: dots become underscores,
-durations are in seconds and end in `_seconds`, counters end in `_total`.
+durations are in seconds and end in `_seconds`, counters end in `_total`. `promtool` accepts them.
 """
 
 from __future__ import annotations
