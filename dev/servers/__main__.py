@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(services: Services, command: Sequence[str], *, keep: bool) -> int:
     found = services.up(keep=keep, use=True)
+    if keep:
+        say(f"up: {found}")
     try:
         return foreground.run(command, services.command_environment(found.urls))
     finally:

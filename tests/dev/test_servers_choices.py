@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from dev.servers import __main__ as commands
 from dev.servers import environment
 from dev.servers.commands import Finished
 from dev.servers.compose import Compose
 from dev.servers.environment import BROKER, DATABASE, Urls
 from dev.servers.errors import ServerError
 from dev.servers.install import Apt
-from dev.servers.services import Services
+from dev.servers.services import Found, Services
 from dev.servers.sources import ComposeSource, PrivateSource, choose
 
 URLS = Urls("amqp://ann:pa55@127.0.0.1:1/", "postgresql+asyncpg://ann:pa55@127.0.0.1:1/worker")
@@ -207,3 +208,27 @@ def test_our_policy_goes_also_when_the_installation_fails(tmp_path: Path) -> Non
     with pytest.raises(ServerError, match="Unable to locate package"):
         apt(tmp_path, machine).install(["PostgreSQL"])
     assert machine.asked[-1].startswith("rm -f")
+
+
+# What people are told
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_who_keeps_the_servers_is_told_where_they_are(
+    keep: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Here(Services):
+        def up(self, *, keep: bool, use: bool = False) -> Found:
+            return Found(Urls("amqp://guest:guest@127.0.0.1:1/", URLS.database), None)
+
+        def done(self) -> list[str]:
+            return []
+
+    monkeypatch.setattr(commands, "Services", Here)
+    monkeypatch.setattr("dev.servers.foreground.run", lambda argv, environment: 0)
+    monkeypatch.setattr("dev.servers.foreground.ignore_signals", lambda: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    assert commands.main(["run", *(["--keep"] if keep else []), "--", "true"]) == 0
+    said = capsys.readouterr().err
+    assert ("up: amqp://guest:***@127.0.0.1:1/ and" in said) is keep

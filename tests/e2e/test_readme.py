@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import sys
+from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.support.harness import Harness
 
@@ -54,9 +59,7 @@ def snippet(language: str, containing: str) -> str:
 
 
 def here(code: str, harness: Harness) -> str:
-    """The code with this test's broker and namespace in place of the defaults."""
-    url = harness.settings.broker.url.get_secret_value()
-    code = code.replace("amqp://guest:guest@127.0.0.1:5672/", url)
+    """The code as it stands, but with this test's namespace in place of the default."""
     return code.replace("worker.commands", f"{harness.settings.namespace}.commands")
 
 
@@ -70,6 +73,53 @@ async def test_the_python_snippets_publish_commands(
         assert (await harness.event("py-1")).routing_key == "user.created"
         await run(environment, sys.executable, "-c", here(snippet("python", "aio_pika"), harness))
         assert (await harness.event("py-2")).routing_key == "user.updated"
+
+
+async def test_the_node_snippet_publishes_a_command(
+    harness: Harness, environment: dict[str, str], tmp_path: Path
+) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("node is not here; nothing of ours depends on it")
+    (tmp_path / "example.js").write_text(here(snippet("js", "amqplib"), harness))
+    await run(environment, "node", "--check", str(tmp_path / "example.js"))
+    found = await asyncio.create_subprocess_exec(
+        *("node", "-e", 'require("amqplib")'), env=environment, stderr=asyncio.subprocess.DEVNULL
+    )
+    if await found.wait():
+        pytest.skip("node finds no amqplib (NODE_PATH), so only the syntax was looked at")
+    async with harness.worker():
+        await run(environment, "node", str(tmp_path / "example.js"))
+        assert (await harness.event("js-1")).routing_key == "order.create.rejected"  # no bob here
+
+
+async def test_rabbitmqadmin_is_understood(
+    harness: Harness, environment: dict[str, str], unused_tcp_port: int
+) -> None:
+    """By what stands in for the management plugin, which would take seconds to start."""
+    if shutil.which("rabbitmqadmin") is None:
+        pytest.skip("rabbitmqadmin is not here; nothing of ours depends on it")
+    (line,) = re.findall(r"(rabbitmqadmin (?:.*\\\n)*.*'\n)", README)
+    asked: list[tuple[str, str | None, dict[str, Any]]] = []
+
+    async def publish(request: web.Request) -> web.Response:
+        credentials = request.headers.get("Authorization")
+        asked.append((request.raw_path, credentials, json.loads(await request.text())))
+        return web.json_response({"routed": True})
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", publish)
+    async with TestServer(app, host="localhost", port=unused_tcp_port):
+        port = {"WORKER_MANAGEMENT_PORT": str(unused_tcp_port)}
+        said = await run(environment | port, "sh", "-c", line)
+
+    ((path, credentials, message),) = asked
+    assert said.strip() == "Message published"
+    assert path == "/api/exchanges/%2F/worker.commands/publish"
+    assert credentials == f"Basic {b64encode(b'worker:worker').decode()}"
+    assert message["properties"] == {"delivery_mode": 2}
+    async with harness.worker():
+        await harness.publish(message["payload"])
+        assert (await harness.event("sh-2")).routing_key == "order.create.rejected"
 
 
 async def test_amqp_publish_publishes_a_command(
