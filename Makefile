@@ -21,7 +21,7 @@ PYRIGHT_READY := $(PYRIGHT)/.ready
 # Else each process that a test starts would compile the whole worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo run test coverage interleavings mutations fuzz soak chaos bench bench-latency bench-growth bench-stages check format docs migration lock sbom audit down clean
+.PHONY: help setup demo run test coverage interleavings mutations fuzz soak chaos bench bench-latency bench-growth bench-stages check format docs migration image-test typed lock sbom audit down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +95,12 @@ bench-growth: $(READY) ## Full tables, a long queue, many lanes, about 15 minute
 
 bench-stages: $(READY) ## Where a command's CPU time goes, stage by stage, about a minute
 	@$(SERVERS) run -- $(BIN)/python -m dev.benchmarks.stages $(args)
+
+image-test: $(RUNTIME) ## Build the container image and have a worker in it answer; needs root and Debian, no Docker
+	@$(SERVERS) run -- $(BIN)/python -m dev.image
+
+typed: $(READY) $(PYRIGHT_READY) ## mypy and pyright on an entity of one's own, against the wheel; about a minute
+	@WORKER_PYRIGHT=$(CURDIR)/$(PYRIGHT)/bin/basedpyright $(BIN)/python -m pytest -q -n 0 tests/e2e/test_typed.py $(args)
 
 chaos: $(READY) ## Break everything on purpose, and count what became of the commands: make chaos minutes=5 seed=1 rate=140
 	@$(ENTER) $(BIN)/python -m dev.chaos $(if $(minutes),--minutes $(minutes)) $(if $(seed),--seed $(seed)) $(if $(rate),--rate $(rate)) $(args)

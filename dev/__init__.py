@@ -1,1 +1,1 @@
-"""Programs for those who work on the worker; none of them is a test, and none is installed."""
+"""Programs for those who work on the worker: no part of it, and no tests."""

@@ -15,6 +15,8 @@ PACKAGES = {
     "RabbitMQ": "rabbitmq-server",
     "PostgreSQL": "postgresql",
     "PgBouncer": "pgbouncer",  # for its own tests only
+    "buildah": "buildah",  # these two for the image
+    "debootstrap": "debootstrap",
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
 # Debian asks this script before a package starts its daemon; 101 is its "no".
