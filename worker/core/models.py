@@ -1,7 +1,7 @@
 """What every table of an entity has in common."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, MetaData, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
@@ -46,10 +46,13 @@ class Row(Base):
         DateTime(timezone=True), server_default=func.now(), onupdate=utc_now, sort_order=12
     )
 
-    @declared_attr.directive
-    def __table_args__(cls) -> Any:  # noqa: N805 - SQLAlchemy hands over the class
-        """Rules of every entity; an entity adds its own with `*Row.rules()`."""
-        return Row.rules()
+    # Hidden from type checkers, which would ask of an entity's own tuple to be a directive as well.
+    if not TYPE_CHECKING:
+
+        @declared_attr.directive
+        def __table_args__(cls) -> Any:  # noqa: N805 - SQLAlchemy hands over the class
+            """Rules of every entity; an entity adds its own with `*Row.rules()`."""
+            return Row.rules()
 
     @staticmethod
     def rules() -> tuple[Any, ...]:
