@@ -11,12 +11,11 @@ from dev.servers.errors import ServerError
 from dev.servers.progress import say, step
 
 PACKAGES = {
-    "debootstrap": "debootstrap",  # for servers of another Debian release
+    "debootstrap": "debootstrap",  # for servers of another Debian release, and for the image
     "RabbitMQ": "rabbitmq-server",
     "PostgreSQL": "postgresql",
     "PgBouncer": "pgbouncer",  # for its own tests only
-    "buildah": "buildah",  # these two for the image
-    "debootstrap": "debootstrap",
+    "buildah": "buildah",  # for the image
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
 # Debian asks this script before a package starts its daemon; 101 is its "no".
