@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from dev.servers.test_choices import Machine
 
 from dev.servers import debian, processes
 from dev.servers.commands import Finished, run
@@ -20,6 +19,7 @@ from dev.servers.errors import ServerError
 from dev.servers.postgres import PrivatePostgres
 from dev.servers.roots import Root
 from dev.servers.services import Services
+from tests.dev.test_servers_choices import Machine
 
 may_mount = pytest.mark.skipif(
     os.geteuid() != 0 or not run(["unshare", "--mount", "true"], 10.0).ok,

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.fakes import ANN, delivery, make_codec
 from worker.codec import codec as codec_module
-from worker.codec import parser
+from worker.codec import parser, validation
 from worker.codec.codec import Codec
 from worker.codec.validation import MAX_FAULTS
 from worker.core.messages import Command, Problem, Unusable, utc_now
@@ -88,7 +88,7 @@ def test_a_hundred_thousand_unknown_members_cost_no_fault_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = 0
-    original = parser.pointer_to
+    original = validation.pointer_to
 
     def counted(path: tuple[str | int, ...]) -> str:
         nonlocal made

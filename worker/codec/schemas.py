@@ -15,9 +15,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from worker.codec.parser import CLOUDEVENTS_MEMBERS, MAX_VERSION, OUR_MEMBERS
-from worker.codec.strict_json import UNSTORABLE
 from worker.core.registry import Entity, Registry, Verb
-from worker.core.text import CONTROL
+from worker.core.text import CONTROL, UNSTORABLE
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from worker.codec.strict_json import UNSTORABLE, Path
+from worker.codec.strict_json import Path
 from worker.core.messages import Fault, Problem
-from worker.core.text import CONTROL
+from worker.core.text import CONTROL, UNSTORABLE
 
 MAX_FAULTS = 20
 """That one command is told of."""
