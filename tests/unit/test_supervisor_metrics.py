@@ -12,7 +12,7 @@ from worker.telemetry.health import Health
 from worker.telemetry.instruments import Instrument, Reading
 
 WAITS = Instrument("worker.waits", "counter", "{wait}", "How often.", ("why",))
-LANES = Instrument("worker.processing.lanes", "gauge", "{lane}", "How many.")
+LANES = Instrument("worker.lanes", "gauge", "{lane}", "How many.")
 ODD = 'a "quoted" } and,\nbroken = 1'
 
 

@@ -247,11 +247,17 @@ def mend_header(frame: bytes, channel: int) -> bytes:
         (body_size,) = _BODY_SIZE.unpack(frame[11:19])
         try:
             properties = written_anew(properties_in(frame[7:-1])[0], {})
-        except ValueError as error:
+            return _marshal(channel, body_size, properties)
+        # Tables that could just be encoded one by one may be too deep a few calls further down.
+        except (ValueError, RecursionError) as error:
             properties = Basic.Properties(headers={UNREADABLE_HEADER: unreadable(error)})
-        header = ContentHeader(body_size=body_size, properties=properties)
-        return pamqp.frame.marshal(header, channel)
+            return _marshal(channel, body_size, properties)
     return frame
+
+
+def _marshal(channel: int, body_size: int, properties: Basic.Properties) -> bytes:
+    header = ContentHeader(body_size=body_size, properties=properties)
+    return pamqp.frame.marshal(header, channel)
 
 
 def unreadable(error: Exception) -> str:
