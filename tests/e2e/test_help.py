@@ -173,7 +173,7 @@ async def test_an_unexpected_error_is_one_line_and_debug_shows_where(bare: Comma
     broken = {"WORKER_ENTITIES": "tests.support.broken_entities"}
     brief = await bare("schema", code=1, **broken)
     assert brief.err.count("\n") == 1
-    assert "unexpected ZeroDivisionError: division by zero, while 'tests.e2e" in brief.err
+    assert "unexpected ZeroDivisionError: division by zero, while 'tests.support" in brief.err
     assert "WORKER_ENTITIES" in brief.err
     assert "WORKER_LOG_LEVEL=debug" in brief.err
 

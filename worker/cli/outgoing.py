@@ -10,7 +10,7 @@ from worker.cli.terminal import Misused
 if TYPE_CHECKING:
     from worker.broker.topology import Topology
     from worker.codec.codec import Codec
-    from worker.core.messages import Fault, Problem, Publication
+    from worker.core.messages import Fault, Item, Problem, Publication
 
 MOST_FAULTS_TOLD = 5
 OPTIONS = {
@@ -30,12 +30,19 @@ def publication_of(
     Raises `Misused`, with what is wrong, for a command that a worker with these entities could only
     set aside as a dead letter.
     """
-    from worker.codec.routing_key import routing_key_of, short
-    from worker.core.messages import Publication, Unusable
+    from worker.core.messages import Unusable
 
     item = codec.decode_unsent(json.dumps(command).encode() if body is None else body)
     if isinstance(item, Unusable):
         raise Misused(_refusal(item.problem, OPTIONS if body is None else {}))
+    return as_publication(topology, item, command)
+
+
+def as_publication(topology: Topology, item: Item, command: dict[str, Any]) -> Publication:
+    """The command, which was read as this item, as a message; also one that would be set aside."""
+    from worker.codec.routing_key import routing_key_of, short
+    from worker.core.messages import Publication
+
     envelope = item.envelope
     id_, type_ = command.get("id"), command["type"]
     return Publication(

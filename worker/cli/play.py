@@ -15,7 +15,7 @@ from rich.text import Text
 from worker.broker.client.client import Sender
 from worker.broker.topology import Topology
 from worker.cli.events import members_of, problem_of, summary
-from worker.cli.outgoing import publication_of
+from worker.cli.outgoing import as_publication
 from worker.cli.terminal import counted, printable
 from worker.codec.codec import Codec
 from worker.core.errors import TimedOut
@@ -126,7 +126,9 @@ class Play:
             self._console.print(f"# {title}", style="bold")
         self._show("command", type_, json.dumps(members), style="cyan")
         command = {"id": id_ or new_id(), "type": type_, **members}
-        publication = publication_of(self._topology, self._codec, command)
+        # Unchecked: where a command is answered in another way, that is to be seen.
+        item = self._codec.decode_unsent(json.dumps(command).encode())
+        publication = as_publication(self._topology, item, command)
         try:
             reply = await self._sender.ask(publication, timeout_seconds=ANSWER_SECONDS)
         except TimedOut:
