@@ -29,7 +29,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G1",
         changes=(
             change(
-                "lanes.py",
+                "processing/lanes.py",
                 "self._waiting.append(job)\nself._wake.set()",
                 "self._waiting.append(job)\nself._wake.set()\n"
                 "source.settle(job.envelope.delivery.tag)",
@@ -47,7 +47,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G1",
         changes=(
             change(
-                "lanes.py",
+                "processing/lanes.py",
                 "await self._publish(settled)",
                 "self._late = asyncio.ensure_future(self._publish(settled))",
                 depth=12,
@@ -61,7 +61,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G3",
         changes=(
             change(
-                "processor.py",
+                "processing/processor.py",
                 _TRANSACTION,
                 """
                 import asyncio
@@ -91,13 +91,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G2",
         changes=(
             change(
-                "transaction.py",
+                "processing/transaction.py",
                 "await ledger.record(self._session, entries, again=self._again)",
                 "self.entries = entries",
                 depth=8,
             ),
             change(
-                "processor.py",
+                "processing/processor.py",
                 _TRANSACTION,
                 """
                 async with self._sessions.begin() as session:
@@ -121,7 +121,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G3",
         changes=(
             change(
-                "lone.py",
+                "processing/single_statement.py",
                 _LONE_STATEMENT,
                 """
                 import asyncio
@@ -143,7 +143,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G2",
         changes=(
             change(
-                "lone.py",
+                "processing/single_statement.py",
                 _LONE_STATEMENT,
                 """
                 from dataclasses import replace
@@ -165,7 +165,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G2",
         changes=(
             change(
-                "transaction.py",
+                "processing/transaction.py",
                 "seen = {} if self._trust else await self._look_up(jobs)",
                 "seen: dict[str, Entry] = {}",
                 depth=8,
@@ -185,7 +185,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G1",
         changes=(
             change(
-                "transaction.py",
+                "processing/transaction.py",
                 "seen = {} if self._trust else await self._look_up(jobs)",
                 "seen: dict[str, Entry] = {}",
                 depth=8,
@@ -199,7 +199,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G3",
         changes=(
             change(
-                "outcomes.py",
+                "processing/outcomes.py",
                 "entry.answer.type, entry.answer.body, replayed=True)",
                 "entry.answer.type, entry.answer.body + b' ', replayed=True)",
             ),
@@ -212,7 +212,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G2",
         changes=(
             change(
-                "outcomes.py",
+                "processing/outcomes.py",
                 "if entry.digest != job.envelope.digest:",
                 "if not entry.digest:",
                 depth=8,
@@ -267,7 +267,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G4",
         changes=(
             change(
-                "lanes.py",
+                "processing/lanes.py",
                 "number = next(self._turn) if key is None else hash(key)",
                 "number = next(self._turn)",
                 depth=8,
@@ -281,7 +281,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G4",
         changes=(
             change(
-                "lanes.py",
+                "processing/lanes.py",
                 "self._waiting.extendleft(reversed(self._parked.pop(key)))",
                 "self._waiting.extendleft(self._parked.pop(key))",
                 depth=8,
@@ -295,13 +295,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G4",
         changes=(
             change(
-                "processor.py",
+                "processing/processor.py",
                 "course.held.add(jobs[0].key)",
                 "pass",
                 depth=12,
             ),
             change(
-                "lanes.py",
+                "processing/lanes.py",
                 "if job.key in self._parked:",
                 "if False:",
                 depth=16,
@@ -352,7 +352,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
         ),
         witnesses=(
-            "unit/test_burst.py::test_each_message_has_its_own_fault",
+            "unit/test_publish_batch.py::test_each_message_has_its_own_fault",
             INTERLEAVINGS,
         ),
     ),
@@ -376,7 +376,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G1",
         changes=(
             change(
-                "answers.py",
+                "broker/publisher/publications.py",
                 "if isinstance(outcome, DeadLetter):",
                 "if False:",
                 depth=12,
@@ -390,7 +390,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G1",
         changes=(
             change(
-                "lanes.py",
+                "processing/lanes.py",
                 "await self._publish(settled)",
                 "if not self._stopping:\n    await self._publish(settled)",
                 depth=12,
@@ -411,7 +411,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
         ),
         witnesses=(
-            "unit/test_window.py::test_one_frame_acknowledges_all_up_to_the_low_water_mark",
+            "unit/test_ack_window.py::test_one_frame_acknowledges_all_up_to_the_low_water_mark",
             INTERLEAVINGS,
         ),
     ),
@@ -435,7 +435,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G5",
         changes=(
             change(
-                "failures.py",
+                "processing/failures.py",
                 "if kind is Kind.PERMANENT or job.failures >= self._max_attempts:",
                 "if kind is Kind.PERMANENT:",
                 depth=8,
@@ -449,13 +449,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G5",
         changes=(
             change(
-                "processor.py",
+                "processing/processor.py",
                 "outcomes = [await self._failures.outcome(jobs[0], fault, kind)]",
                 "outcomes = [await self._failures.outcome(job, fault, kind) for job in jobs]",
                 depth=12,
             ),
             change(
-                "processor.py",
+                "processing/processor.py",
                 "if len(jobs) > 1 and (kind is not Kind.OUTAGE or suspect):",
                 "if False:",
                 depth=8,
@@ -472,20 +472,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G6",
         changes=(
             change(
-                "retry.py",
+                "processing/fault_kinds.py",
                 "return Kind.TRANSIENT if code else Kind.OUTAGE",
                 "return Kind.TRANSIENT",
                 depth=8,
             ),
         ),
-        witnesses=("unit/test_retry.py::test_a_fault_is_known_by_its_sqlstate",),
+        witnesses=("unit/test_fault_kinds.py::test_a_fault_is_known_by_its_sqlstate",),
     ),
     Mutation(
         name="let a frozen worker keep its locks",
         breaks="commands that wait for a worker that froze in a statement are dead-lettered",
         guarantee="G5",
         changes=(
-            change("processor.py", "if sqlstate(fault) == LOCK_TIMEOUT:", "if False:", depth=8),
+            change("processing/processor.py", "if sqlstate(fault) == LOCK_TIMEOUT:", "if False:", depth=8),
         ),
         witnesses=(
             "integration/test_locks.py::test_its_session_is_ended_and_the_command_carried_out",
@@ -497,7 +497,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G5",
         changes=(
             change(
-                "processor.py",
+                "processing/processor.py",
                 "return await self._transact(jobs, briefly=course.met_a_lock and len(jobs) > 1)",
                 "return await self._transact(jobs)",
                 depth=12,
@@ -513,7 +513,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G8",
         changes=(
             change(
-                "processor.py",
+                "processing/processor.py",
                 _TRANSACTION,
                 """
                 session = self._sessions()
