@@ -485,7 +485,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         breaks="commands that wait for a worker that froze in a statement are dead-lettered",
         guarantee="G5",
         changes=(
-            change("processing/processor.py", "if sqlstate(fault) == LOCK_TIMEOUT:", "if False:", depth=8),
+            change(
+                "processing/processor.py",
+                "if sqlstate(fault) == LOCK_TIMEOUT:",
+                "if False:",
+                depth=8,
+            ),
         ),
         witnesses=(
             "integration/test_locks.py::test_its_session_is_ended_and_the_command_carried_out",
