@@ -122,11 +122,13 @@ def written_anew(
         if name not in headers and keeps(name)
     }
     room: float = MAX_PROPERTIES_BYTES - len(written.marshal())
+    kept = dict(written.headers or {})
     for size, name in sorted((_size_written(name, theirs[name]), name) for name in theirs):
         if size >= room:
             break
         room -= size
-        written.headers = {**(written.headers or {}), name: theirs[name]}
+        kept[name] = theirs[name]
+    written.headers = kept or written.headers
     return written
 
 
