@@ -1,6 +1,6 @@
 """Waits that grow: between attempts at a command, at a server, and between starts of a process.
 
-Apart from `retry.py`, which knows the database's errors: what only waits starts without them.
+Apart from `fault_kinds.py`, which knows the database's errors: what only waits starts without them.
 """
 
 from __future__ import annotations

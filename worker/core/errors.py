@@ -13,8 +13,8 @@
     ├── IdReused
     └── Forbidden
 
-Handlers raise refusals; all other exceptions out of a handler are faults, and `retry.py` says what
-becomes of them.
+Handlers raise refusals; all other exceptions out of a handler are faults, and `fault_kinds.py` says
+what becomes of them.
 """
 
 from typing import ClassVar

@@ -19,7 +19,7 @@ from worker.core.messages import REDRIVE_HEADER, SENDER_HEADER, Publication
 
 _ADDED = frozenset(
     {
-        # by the worker, see answers.py
+        # by the worker, see publications.py
         "x-code",
         "x-detail",
         "x-attempts",

@@ -10,7 +10,8 @@ when there is little to do, so that nothing waits, and together under load, whoe
 This reaches below aiormq's public surface, for the queue of its writer: so it is all here, `knows`
 looks at the start whether aiormq has the shape that is relied on, and where it has not,
 `publisher.py` makes the public calls. Nothing else is published on the channel, so every number
-that the broker confirms is one of ours; `wire.py` hands the confirms over before aiormq sees them.
+that the broker confirms is one of ours; `frame_reader.py` hands the confirms over before aiormq
+sees them.
 """
 
 from __future__ import annotations
