@@ -70,17 +70,12 @@ def migrate(
 
 async def _revision(settings: Settings) -> str:
     """The revision that the database is at; empty if it has none."""
-    from alembic.runtime.migration import MigrationContext
-    from sqlalchemy import Connection
-
     from worker.database.engine import make_engine
-
-    def heads(connection: Connection) -> str:
-        return ", ".join(sorted(MigrationContext.configure(connection).get_current_heads()))
+    from worker.database.migrations import revisions
 
     engine = make_engine(settings.database, name="worker migrate")
     try:
         async with engine.connect() as connection:
-            return await connection.run_sync(heads)
+            return ", ".join(sorted(await connection.run_sync(revisions)))
     finally:
         await engine.dispose()

@@ -58,7 +58,7 @@ async def check_schema(engine: AsyncEngine, migrations: Sequence[Path] = ()) -> 
     known = {script.revision for script in scripts.walk_revisions()}
     try:
         async with engine.connect() as connection:
-            found = await connection.run_sync(_revisions)
+            found = await connection.run_sync(revisions)
             visible = await connection.scalar(_SCHEMA_IN_USE)
     except (SQLAlchemyError, OSError) as error:
         raise explain(error, engine) from error
@@ -78,7 +78,7 @@ async def check_schema(engine: AsyncEngine, migrations: Sequence[Path] = ()) -> 
     await check_usable(engine)
 
 
-def _revisions(connection: Connection) -> set[str]:
+def revisions(connection: Connection) -> set[str]:
     """The migrations that the database is at; none where it has no table that says so."""
     return set(MigrationContext.configure(connection).get_current_heads())
 

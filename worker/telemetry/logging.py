@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from worker.core.text import escaped
 from worker.telemetry.colour import shows_colour
 
 MAX_CHARACTERS = 1_000
@@ -112,11 +113,7 @@ def _escape_control(_logger: Any, _name: str, event: Any) -> Any:
         if not isinstance(value, str):
             continue
         if key == "exception":
-            event[key] = "\n".join(f"  | {_printable(line)}" for line in value.split("\n"))
+            event[key] = "\n".join(f"  | {escaped(line)}" for line in value.split("\n"))
         else:
-            event[key] = _printable(value)
+            event[key] = escaped(value)
     return event
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

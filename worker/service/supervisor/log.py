@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from worker.core.text import escaped
 from worker.telemetry.colour import shows_colour
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -43,7 +44,7 @@ class Log:
 
 def tell(words: str) -> None:
     """Write to stderr at once, what a terminal would act on escaped; nobody need be listening."""
-    _write("\n".join(map(_printable, words.split("\n"))))
+    _write("\n".join(map(escaped, words.split("\n"))))
 
 
 def _write(text: str) -> None:
@@ -52,10 +53,6 @@ def _write(text: str) -> None:
         sys.stderr.flush()
     except BrokenPipeError:
         pass
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def _as_json(level: str, event: str, values: dict[str, Any]) -> str:
@@ -87,7 +84,7 @@ def _shown(value: Any) -> str:
     """The value as structlog's console renderer has it."""
     if not isinstance(value, str):
         return repr(value)
-    text = _printable(value)
+    text = escaped(value)
     return repr(text) if set(text) & set(" \t=\r\n\"'") else text
 
 
