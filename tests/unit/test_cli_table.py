@@ -16,8 +16,8 @@ from rich.cells import cell_len
 from tests.in_process import see_terminal
 from worker.broker.client.dead_letter import Letter
 from worker.broker.client.event_stream import Recorded
+from worker.cli.dead_letters.table import LetterTable
 from worker.cli.events import EventTable, words_of
-from worker.cli.letter_table import LetterTable
 from worker.cli.table import Column, cell, fitting
 from worker.cli.values import age, clock
 

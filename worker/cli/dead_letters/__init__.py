@@ -53,7 +53,7 @@ def list_(
       worker dead-letters list
       worker dead-letters list --json | jq -r 'select(.code == "failed").id'
     """
-    from worker.cli.letter_table import LetterTable
+    from worker.cli.dead_letters.table import LetterTable
 
     show = _emit_summary if as_json else LetterTable(wide=wide).emit
     complete(_list(read_settings(), limit, show))
@@ -119,8 +119,8 @@ def drop(
       worker dead-letters drop 1 2 --dry-run
       worker dead-letters drop --all --yes > dropped.ndjson
     """
+    from worker.cli.dead_letters.drop import drop as run_drop
     from worker.cli.dead_letters.selection import Choice
-    from worker.cli.drop import drop as run_drop
 
     choice = Choice(tuple(selectors or ()), everything, limit)
     run_drop(read_settings(), choice, dry=dry_run, ask=not yes)
