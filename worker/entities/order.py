@@ -8,10 +8,8 @@ from pydantic import model_validator
 from sqlalchemy import ForeignKey, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from worker.core.models import Row
-from worker.core.registry import Payload, Reference, RowId, omitted
+from worker import Payload, Reference, Row, RowId, crud_entity, omitted
 from worker.entities.user import UserKey
-from worker.processing.crud import crud_entity
 
 if TYPE_CHECKING:
     from worker.entities.user import User

@@ -10,9 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from sqlalchemy import CheckConstraint, Double, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from worker.core.models import Row
-from worker.core.registry import Key, OneLine, Payload, omitted
-from worker.processing.crud import crud_entity
+from worker import Key, OneLine, Payload, Row, crud_entity, omitted
 
 if TYPE_CHECKING:
     from worker.entities.order import Order
