@@ -140,7 +140,14 @@ async def test_what_make_migration_writes_passes_make_check(
         "PYTHONPATH": str(tmp_path),
     }
     made = await run(
-        *("make", "--old-file", ".venv/.ready", "migration", 'm=add "products"'),
+        *(
+            "make",
+            "--no-print-directory",
+            "--old-file",
+            ".venv/.ready",
+            "migration",
+            'm=add "products"',
+        ),
         *(f"BIN={programs}", "SERVERS=./servers"),
         cwd=tmp_path,
         environment=environment | variables,

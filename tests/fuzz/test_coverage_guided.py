@@ -29,7 +29,7 @@ def test_an_input_may_be_cut_anywhere(length: int) -> None:
 
 @pytest.mark.skipif(not importlib.util.find_spec("atheris"), reason="atheris has no wheel here")
 def test_a_short_search_finds_nothing_and_counts(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.fuzz", "--executions", "4000", "--minutes", "0.5"]
+    command = [sys.executable, "-m", "dev.fuzz", "--executions", "4000", "--minutes", "0.5"]
     run = subprocess.run(
         [*command, "--folder", str(tmp_path)], cwd=ROOT, capture_output=True, check=False, text=True
     )
