@@ -24,12 +24,10 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.harness import Harness, Nowhere
+from tests.support.processors import processor_on
 from worker.codec.codec import Codec
-from worker.core.backoff import Backoff
 from worker.core.messages import Delivery, Done, Job
 from worker.core.registry import load_registry
-from worker.database.engine import autocommit, make_sessions
-from worker.processing.processor import Processor
 
 GROUPS = (2, 10, 100)
 
@@ -52,16 +50,7 @@ class Desk:
     def __post_init__(self) -> None:
         registry = load_registry("worker.entities")
         self.codec = Codec(registry)
-        self.processor = Processor(
-            make_sessions(self.engine),
-            registry,
-            self.codec,
-            max_attempts=1,
-            backoff=Backoff(0.001, 0.001),
-            max_deliveries=10,
-            budget_seconds=60,
-            autocommit=autocommit(self.engine),
-        )
+        self.processor = processor_on(self.engine, registry, self.codec)
         engine = self.engine.sync_engine
         event.listen(engine, "before_cursor_execute", self._statement)
         self._count_calls("start")

@@ -16,15 +16,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.harness import Harness, Nowhere
+from tests.support.processors import processor_on
 from worker.cli.ledger.republish import _entries_since
 from worker.codec.codec import Codec
-from worker.core.backoff import Backoff
 from worker.core.messages import Answer, DeadLetter, Delivery, Done, Job, Refused, new_id
 from worker.core.registry import load_registry
 from worker.database import ledger
-from worker.database.engine import autocommit, make_sessions
+from worker.database.engine import make_sessions
 from worker.database.ledger import DEAD_LETTERED, DONE, Entry
-from worker.processing.processor import Processor
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 Command = dict[str, Any]
@@ -37,16 +36,7 @@ class Desk:
         registry = load_registry("tests.support.probes")
         self.codec = Codec(registry)
         self.sessions = make_sessions(engine)
-        self.processor = Processor(
-            self.sessions,
-            registry,
-            self.codec,
-            max_attempts=1,
-            backoff=Backoff(0.001, 0.001),
-            max_deliveries=10,
-            budget_seconds=60,
-            autocommit=autocommit(engine),
-        )
+        self.processor = processor_on(engine, registry, self.codec)
         self.order: list[str] = []
         """The ids of all commands, in the order in which they were carried out."""
 

@@ -11,14 +11,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.harness import Harness, Nowhere
+from tests.support.processors import processor_on
 from worker.codec.codec import Codec
-from worker.core.backoff import Backoff
 from worker.core.messages import Delivery, Done, Job, Outcome, Refused
 from worker.core.registry import load_registry
 from worker.database import ledger
-from worker.database.engine import autocommit, make_sessions
+from worker.database.engine import make_sessions
 from worker.database.pool.pool import pool_of
-from worker.processing.processor import Processor
 from worker.processing.single_statement import ID_TO_COME
 
 ANN = {"username": "ann", "email": "ann@example.com"}
@@ -31,16 +30,7 @@ class Desk:
         registry = load_registry("worker.entities")
         self.codec = Codec(registry)
         self.sessions = make_sessions(engine)
-        self.processor = Processor(
-            self.sessions,
-            registry,
-            self.codec,
-            max_attempts=1,
-            backoff=Backoff(0.001, 0.001),
-            max_deliveries=10,
-            budget_seconds=60,
-            autocommit=autocommit(engine),
-        )
+        self.processor = processor_on(engine, registry, self.codec)
 
     async def ask(self, id_: str, type_: str, **members: Any) -> Outcome:
         body = json.dumps({"id": id_, "type": type_, **members}).encode()

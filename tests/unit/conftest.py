@@ -36,6 +36,17 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture
+def logging_restored(quiet: None) -> Iterator[None]:
+    """For tests that set logging up as a worker does."""
+    root, config = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**config)
+
+
+@pytest.fixture
 def codec() -> Codec:
     return make_codec()
 

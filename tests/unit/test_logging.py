@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import logging
-from collections.abc import Iterator
 
 import asyncpg
 import pytest
@@ -20,14 +19,7 @@ from worker.telemetry.logging import _escape_control, configure_logging
 HOSTILE = "a\r\n2026-01-01 [info] forged\x1b[2J\x9b31m\u202e\u2028\x00"
 
 
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    root, config = logging.getLogger(), structlog.get_config()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**config)
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
-import structlog
 
 from tests.support.fakes import delivery, make_codec
 from worker.core.messages import Answer, DeadLetter, Done, Job, Publication
@@ -18,14 +16,7 @@ from worker.telemetry.logging import configure_logging
 FORGED = "x\r\n2026-11-28T00:00:00.000000Z [info     ] forged\x1b[2J\u202e"
 
 
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    root, config = logging.getLogger(), structlog.get_config()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**config)
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 def job(**members: object) -> Job:
