@@ -21,7 +21,7 @@ PYRIGHT_READY := $(PYRIGHT)/.ready
 # Else each process that a test starts would compile the whole worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo run test coverage interleavings mutations fuzz soak chaos bench bench-latency bench-growth bench-stages check format docs migration image-test typed lock sbom audit down clean
+.PHONY: help setup demo run test test-all coverage interleavings mutations fuzz soak chaos bench bench-latency bench-growth bench-stages check format docs migration image-test typed lock sbom audit down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,7 +65,10 @@ run: $(RUNTIME) ## The same servers, and a worker in the foreground until Ctrl-C
 	  exec $(BIN)/worker run'
 
 # Without arguments the files run side by side; what a few are chosen for is best seen in order.
-test: $(READY) ## The whole test suite, against real servers that it starts itself
+test: $(READY) ## Each guarantee and feature, on real servers that it starts itself; under 5 minutes
+	@$(SERVERS) run -- $(BIN)/python -m pytest $(or $(args),-n 4 -m "not long")
+
+test-all: $(READY) ## The same, and what measures, searches, and breaks servers at length; about 10 minutes
 	@$(SERVERS) run -- $(BIN)/python -m pytest $(or $(args),-n 4)
 
 coverage: $(READY) ## The same, and which lines no test comes by; takes longer

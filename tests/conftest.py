@@ -19,6 +19,7 @@ from xdist.remote import Producer
 
 from dev.databases import fresh_database, migrate
 from dev.servers.postgres import PrivatePostgres
+from tests.support.file_report import FileReport
 from tests.support.harness import Harness
 from tests.support.side_by_side import SideBySide, is_beside_others, measures, place_in_line
 from worker.settings.settings import Settings
@@ -34,6 +35,13 @@ structlog.configure(
         ),
     ]
 )
+
+
+@pytest.hookimpl(trylast=True)  # when xdist knows whether it is the one that hands out
+def pytest_configure(config: pytest.Config) -> None:
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal and config.pluginmanager.has_plugin("dsession") and not config.option.verbose:
+        config.pluginmanager.register(FileReport(terminal), "file-report")
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly

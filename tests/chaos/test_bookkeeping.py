@@ -22,6 +22,8 @@ from worker.testing.proxy import Proxy
 from worker.testing.publisher import Publisher
 from worker.testing.snapshot import take_stock
 
+pytestmark = pytest.mark.long
+
 
 class ObserverProcess:
     def __init__(self, broker_url: str, namespace: str, book: Path) -> None:

@@ -19,6 +19,8 @@ from tests.support.harness import Harness, eventually
 from tests.support.steady import Steady
 from worker.service.service import Service
 
+pytestmark = pytest.mark.long
+
 STEADY = 40
 """Commands between one step and the next."""
 

@@ -78,6 +78,7 @@ async def publish_by_key(url: str, exchange: str, commands: list[dict[str, Any]]
     )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_ten_thousand_commands_survive_five_kills(
     harness: Harness, environment: dict[str, str], tmp_path: Path

@@ -14,6 +14,8 @@ from tests.support.harness import eventually
 from worker.lab.scenario import Scenario
 from worker.lab.scenario_files import load_scenario
 
+pytestmark = pytest.mark.long
+
 
 def restarting(flag: Path, path: str) -> Scenario:
     """The scenario, with a command that waits until this test has restarted the server."""

@@ -73,6 +73,7 @@ async def test_commands_wait_while_the_database_is_down(
     assert await breakable.dead_letters_so_far() == []
 
 
+@pytest.mark.long
 async def test_a_frozen_database_is_an_outage_too(
     breakable: Harness, own_database: PrivatePostgres
 ) -> None:

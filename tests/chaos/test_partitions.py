@@ -77,6 +77,7 @@ async def all_answered(harness: Harness, commands: list[dict[str, Any]], *, with
         assert await harness.waiting(queue) == 0
 
 
+@pytest.mark.long
 async def test_each_of_two_workers_has_half_of_the_partitions_and_a_stop_moves_them(
     partitioned: Harness,
 ) -> None:
@@ -94,6 +95,7 @@ async def test_each_of_two_workers_has_half_of_the_partitions_and_a_stop_moves_t
     await check_rows(partitioned, commands)
 
 
+@pytest.mark.long
 async def test_order_is_kept_while_partitions_move_all_the_time(partitioned: Harness) -> None:
     commands = mixed_commands(seed=6)[:COMMANDS]
     chosen = random.Random(2)
@@ -113,7 +115,7 @@ async def test_order_is_kept_while_partitions_move_all_the_time(partitioned: Har
     await check_rows(partitioned, commands)
 
 
-@pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("frozen", marks=pytest.mark.long)])
 async def test_a_lost_worker_s_partitions_go_to_the_other_in_order(
     partitioned: Harness, partitioned_environment: dict[str, str], tmp_path: Path, how: str
 ) -> None:
@@ -147,6 +149,7 @@ async def test_a_lost_worker_s_partitions_go_to_the_other_in_order(
     await check_rows(partitioned, commands)
 
 
+@pytest.mark.long
 async def test_a_command_that_kills_its_worker_takes_no_innocent_with_it_in_any_partition(
     partitioned: Harness, partitioned_environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ def cli(environment: dict[str, str]) -> CommandLine:
     return CommandLine(environment)
 
 
+@pytest.mark.long
 async def test_each_queue_is_shown_with_what_waits_and_who_takes(
     cli: CommandLine, harness: Harness
 ) -> None:

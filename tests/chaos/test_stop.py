@@ -116,6 +116,7 @@ async def _in_transaction(harness: Harness) -> bool:
     return bool(rows)
 
 
+@pytest.mark.long
 async def test_a_frozen_worker_goes_on_where_it_was(
     harness: Harness, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -14,6 +14,8 @@ from dev.benchmarks.contender import ROOT
 from tests.support.harness import eventually
 from tests.support.lab import rows
 
+pytestmark = pytest.mark.long
+
 BENCHMARKS = {
     "dev.benchmarks": ("--only=worker", "--commands=20000"),
     "dev.benchmarks.growth": ("--part=lanes", "--commands=20000"),

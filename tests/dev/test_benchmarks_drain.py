@@ -17,7 +17,7 @@ from dev.benchmarks.process import ContenderFailed
 from dev.benchmarks.tally import Tally
 from dev.databases import dsn
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.long, pytest.mark.servers]
 
 COMMANDS = 200
 

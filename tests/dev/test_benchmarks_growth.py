@@ -13,6 +13,8 @@ from dev.benchmarks.growth.filling import add_rows
 from dev.benchmarks.growth.station import Drained, creates, drained, fault
 from dev.databases import dsn, fresh_database
 
+pytestmark = pytest.mark.long
+
 INDEXES = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY indexname"
 
 

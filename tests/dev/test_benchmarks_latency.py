@@ -15,6 +15,8 @@ from dev.benchmarks.latency.sender import Order, Sent
 from dev.benchmarks.latency.turn import Turn, first_arrivals, measured, schedules, send, take
 from worker.lab.arrivals import Schedule
 
+pytestmark = pytest.mark.long
+
 CONSTANT = Schedule("constant", 10, warm_up_seconds=1, measure_seconds=4, seed=1)
 TIMES = list(CONSTANT.times())
 BEGIN = 1_000.0

@@ -6,6 +6,8 @@ import pytest
 
 from dev.benchmarks import pool_cost
 
+pytestmark = pytest.mark.long
+
 
 async def test_every_cost_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_cost, "ROUNDS", 2)

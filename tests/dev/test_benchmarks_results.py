@@ -20,6 +20,8 @@ from dev.benchmarks.tally import Tally
 from dev.benchmarks.targets import Target, reached
 from dev.benchmarks.usage import Usage
 
+pytestmark = pytest.mark.long
+
 RUN = Run(
     contender="worker",
     commands=1_000,

@@ -16,7 +16,7 @@ from dev.servers import PrivatePostgres, PrivateRabbitMQ, ServerError, postgres,
 from dev.servers.commands import Finished
 from dev.servers.services import Services
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.long, pytest.mark.faults]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 needs_postgres = pytest.mark.skipif(not postgres.find_binaries(), reason="no PostgreSQL here")

@@ -14,6 +14,8 @@ from dev.soak.run import soak
 from dev.soak.traffic import LIVING, commands, some
 from dev.soak.verdict import SERIES, judge
 
+pytestmark = pytest.mark.long
+
 COMMANDS = 20_000
 
 

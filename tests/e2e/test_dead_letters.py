@@ -97,6 +97,7 @@ async def test_a_letter_keeps_its_number_whatever_was_looked_at(
     assert [line["id"] or "" for line in listed.lines] == [letters[0], *letters[2:]]
 
 
+@pytest.mark.long
 async def test_hundreds_keep_their_numbers_over_several_looks(
     cli: CommandLine, harness: Harness
 ) -> None:

@@ -123,6 +123,7 @@ ENTITIES = (
 """
 
 
+@pytest.mark.long
 async def test_what_make_migration_writes_passes_make_check(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

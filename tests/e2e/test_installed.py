@@ -29,7 +29,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[Artefact, Path]:
     return {artefact: build(artefact, tmp_path_factory.mktemp(artefact)) for artefact in ARTEFACTS}
 
 
-@pytest.fixture(scope="module", params=ARTEFACTS)
+@pytest.fixture(scope="module", params=("wheel", pytest.param("sdist", marks=pytest.mark.long)))
 def installed(
     request: pytest.FixtureRequest,
     wheels: dict[Artefact, Path],

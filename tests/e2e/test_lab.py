@@ -41,6 +41,7 @@ def all_stand_apart(running: Running) -> bool:
     return bool(sessions) and os.getsid(running.process.pid) not in sessions
 
 
+@pytest.mark.long
 async def test_a_sweep_tells_each_point_and_writes_its_files(
     cli: CommandLine, database: str, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ async def test_a_sweep_tells_each_point_and_writes_its_files(
     assert not await leftovers(database)
 
 
+@pytest.mark.long
 async def test_ctrl_c_keeps_a_valid_part_and_leaves_nothing(
     cli: CommandLine, database: str, tmp_path: Path
 ) -> None:
@@ -93,6 +95,7 @@ async def test_ctrl_c_keeps_a_valid_part_and_leaves_nothing(
     assert not await leftovers(database)
 
 
+@pytest.mark.long
 async def test_a_second_ctrl_c_stops_at_once_and_leaves_nothing_either(
     cli: CommandLine, database: str, tmp_path: Path
 ) -> None:
@@ -109,6 +112,7 @@ async def test_a_second_ctrl_c_stops_at_once_and_leaves_nothing_either(
     assert not await leftovers(database)
 
 
+@pytest.mark.long
 async def test_after_kill_9_the_children_end_and_the_next_run_clears_up(
     cli: CommandLine, database: str, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ async def all_ready(running: Running) -> dict[str, Any]:
     return await eventually(processes, within=60)
 
 
+@pytest.mark.long
 async def test_killing_children_under_load_loses_and_doubles_nothing(
     cli: CommandLine, harness: Harness
 ) -> None:
@@ -136,6 +137,7 @@ async def test_ctrl_c_reaches_the_children_as_well_and_counts_once(
     assert alive(worker) == []
 
 
+@pytest.mark.long
 async def test_a_child_that_is_stuck_is_killed_in_the_end(
     cli: CommandLine, harness: Harness
 ) -> None:

@@ -84,6 +84,7 @@ async def test_a_parent_that_is_not_ready_for_signals_heeds_them_then(
     assert children(result) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", CHILD)
 async def test_children_that_import_end_in_order(signalled: Signalled, module: str) -> None:
     result = await signalled.run(module, "--processes", "2")

@@ -13,6 +13,8 @@ import pytest
 from dev.benchmarks.contender import ROOT
 from dev.fuzz.target import check, packed, seeds
 
+pytestmark = pytest.mark.long
+
 
 def test_every_input_to_begin_with_keeps_the_rules() -> None:
     count = 0

@@ -195,6 +195,7 @@ async def test_a_group_changes_nothing_that_can_be_seen(
     assert found[0] == found[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_a_grouped_and_a_one_by_one_worker_agree(
     settings: Settings, harness: Harness, seed: int

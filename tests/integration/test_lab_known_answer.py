@@ -21,6 +21,8 @@ from worker.lab.scenario import Scenario
 from worker.lab.sweep import Matrix, Sweep
 from worker.settings.settings import Settings
 
+pytestmark = pytest.mark.long
+
 SIZES = (2, 4, 6)
 """Between the smallest of them that is good and the next smaller, the sweep looks more closely."""
 RATE, SERVICE_SECONDS = 60, 0.030

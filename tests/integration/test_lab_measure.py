@@ -19,6 +19,8 @@ from worker.lab.results import Point
 from worker.lab.scenario import Scenario
 from worker.lab.scenario_files import load_scenario
 
+pytestmark = pytest.mark.long
+
 SERVICE_SECONDS = 0.04
 ONE_SERVER = one_step(
     {"kind": "query", "seconds": SERVICE_SECONDS},

@@ -12,6 +12,8 @@ from worker.lab.scenario import BadScenario
 from worker.lab.scenario_files import load_scenario
 from worker.settings.settings import Settings
 
+pytestmark = pytest.mark.long
+
 
 async def test_a_cold_start_pays_for_its_connections_at_first(
     settings: Settings, tmp_path: Path

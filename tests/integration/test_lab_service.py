@@ -27,6 +27,8 @@ from worker.lab.scenario import BadScenario, Scenario
 from worker.lab.scenario_files import load_scenario
 from worker.settings.settings import Settings
 
+pytestmark = pytest.mark.long
+
 SHORT = {"warm_up_seconds": 0.5, "measure_seconds": 3}
 ONE_READ = {"kind": "read"}
 

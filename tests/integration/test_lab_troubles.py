@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.integration.test_lab_service import Blind
 from worker.lab.analysis import analyse
@@ -19,6 +20,8 @@ from worker.lab.plan import repeats
 from worker.lab.results import Result
 from worker.lab.scenario import Scenario
 from worker.settings.settings import Settings
+
+pytestmark = pytest.mark.long
 
 
 def scenario(*steps: dict[str, Any], rate: float, pool: int, **load: Any) -> Scenario:

@@ -74,6 +74,7 @@ async def tables(url: str) -> set[str]:
     return {row["tablename"] for row in rows}
 
 
+@pytest.mark.long
 async def test_alembics_own_commands_work(empty_database: str) -> None:
     await alembic(empty_database, "upgrade", "head")
     assert await tables(empty_database) == {
@@ -88,6 +89,7 @@ async def test_alembics_own_commands_work(empty_database: str) -> None:
     assert await tables(empty_database) == {"alembic_version"}
 
 
+@pytest.mark.long
 async def test_offline_sql_makes_the_same_schema(empty_database: str) -> None:
     sql = await alembic(empty_database, "upgrade", "head", "--sql")
     connection = await connect(empty_database)

@@ -63,6 +63,7 @@ async def test_a_worker_does_all_its_work_through_it(harness: Harness, bouncer: 
     assert len(await harness.rows("SELECT * FROM users")) == 60
 
 
+@pytest.mark.long
 async def test_no_statement_meets_that_of_another_or_stays(
     database: str, bouncer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

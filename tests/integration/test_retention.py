@@ -60,6 +60,7 @@ async def fill_many(harness: Harness) -> None:
     await harness.rows("CREATE INDEX ix_command_ledger_recorded_on ON command_ledger (recorded_on)")
 
 
+@pytest.mark.long
 async def test_many_rows_are_forgotten_by_three_at_once_under_load(
     harness: Harness, sessions: Sessions
 ) -> None:

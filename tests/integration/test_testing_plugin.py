@@ -8,6 +8,8 @@ import pytest
 
 from tests.integration.conftest import Shop, code_of
 
+pytestmark = pytest.mark.long
+
 pytest_plugins = ["pytester"]
 
 

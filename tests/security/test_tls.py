@@ -74,6 +74,7 @@ async def test_a_worker_does_its_work_by_tls_both_ways(
     assert {session["version"] for session in sessions} <= {"TLSv1.2", "TLSv1.3"}
 
 
+@pytest.mark.long
 async def test_the_command_line_takes_the_same_way(guarded: Harness, by_tls: ByTls) -> None:
     settings = by_tls(database={"url": _database_url(by_tls, user="certified", mode=None)})
     await guarded.rows("DROP ROLE IF EXISTS certified")
@@ -212,6 +213,7 @@ async def test_nothing_older_than_tls_1_2_is_agreed_upon(
     assert agreed == (["TLSv1.2"] if version is ssl.TLSVersion.TLSv1_2 else [])
 
 
+@pytest.mark.long
 async def test_a_file_that_is_gone_later_is_an_outage(by_tls: ByTls, tmp_path: Path) -> None:
     copy = tmp_path / "ca.pem"
     settings = by_tls()

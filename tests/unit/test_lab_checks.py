@@ -52,6 +52,7 @@ def test_a_queue_that_grows_is_no_steady_state() -> None:
     assert "demand for connections rose" in check.words
 
 
+@pytest.mark.long
 def test_chance_is_no_trend() -> None:
     failed = [
         seed for seed in range(20) if not steady_state(make_point(8, rate=300, seed=seed)).passed

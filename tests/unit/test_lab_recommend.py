@@ -26,6 +26,7 @@ def sweep() -> Result:
     return analyse(make_result(points))
 
 
+@pytest.mark.long
 def test_it_lands_within_one_step_of_theory(sweep: Result) -> None:
     allowed = 0.020 * 0.75
     waits = {size: wait_mmc(size, 200, 0.020) for size in SIZES}
@@ -83,6 +84,7 @@ def grown(hold: Callable[[int], float]) -> Result:
     return analyse(make_result(points))
 
 
+@pytest.mark.long
 def test_a_closed_load_finds_the_peak_and_does_not_judge_the_wait() -> None:
     def hold(size: int) -> float:
         return 0.01 * (1 + 0.08 * (size - 1) + 0.004 * size * (size - 1))

@@ -82,6 +82,7 @@ class Page(HTMLParser):
             self.text += data
 
 
+@pytest.mark.long
 def test_the_page_loads_nothing_and_forbids_itself_to(written: Path) -> None:
     text = (written / "report.html").read_text()
     page = Page(text)
