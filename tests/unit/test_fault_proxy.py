@@ -260,7 +260,7 @@ async def test_half_closed_the_server_hears_an_end_and_may_still_answer(
         assert ask(link) == b"hello"
         proxy.half_close(way="to_server")
         assert link.recv(10) == b"bye"
-        assert server.ends == ["closed"]
+        await eventually(lambda: server.ends == ["closed"])
     with client(proxy) as link:
         assert ask(link) == b"hello"
         proxy.half_close(way="to_client")
