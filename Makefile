@@ -105,8 +105,8 @@ image-test: $(RUNTIME) ## Build the container image and have a worker in it answ
 typed: $(READY) $(PYRIGHT_READY) ## mypy and pyright on an entity of one's own, against the wheel; about a minute
 	@WORKER_PYRIGHT=$(CURDIR)/$(PYRIGHT)/bin/basedpyright $(BIN)/python -m pytest -q -n 0 tests/e2e/test_typed.py $(args)
 
-chaos: $(READY) ## Break everything on purpose, and count what became of the commands: make chaos minutes=5 seed=1 rate=140
-	@$(ENTER) $(BIN)/python -m dev.chaos $(if $(minutes),--minutes $(minutes)) $(if $(seed),--seed $(seed)) $(if $(rate),--rate $(rate)) $(args)
+chaos: $(READY) ## Break everything on purpose, and count what became of the commands: make chaos minutes=5 seed=1 rate=140 nodes=3
+	@$(ENTER) $(BIN)/python -m dev.chaos $(if $(minutes),--minutes $(minutes)) $(if $(seed),--seed $(seed)) $(if $(rate),--rate $(rate)) $(if $(nodes),--nodes $(nodes)) $(args)
 
 $(PEERS_READY): requirements-bench.lock $(READY)
 	@echo "setting up $(PEERS) …" >&2

@@ -71,6 +71,7 @@ def _recipes(parsed: argparse.Namespace) -> dict[str, Recipe]:
         for name, fault in FAULTS.items()
         if (not parsed.only or name in parsed.only)
         and not (_is_ordered(parsed) and _spoils_order(fault, parsed.partitions))
+        and not (fault.needs_nodes and parsed.nodes == 1)
     }
 
 
@@ -96,6 +97,7 @@ async def _run(folder: Path, parsed: argparse.Namespace, plan: Sequence[Planned]
         rate=parsed.rate,
         workers=sizes,
         partitions=parsed.partitions,
+        nodes=parsed.nodes,
     ) as place:
         run = Run(place, plan, parsed.minutes)
         began = time.monotonic()
@@ -110,6 +112,7 @@ async def _run(folder: Path, parsed: argparse.Namespace, plan: Sequence[Planned]
             "rate": parsed.rate,
             "workers": sizes,
             "partitions": parsed.partitions,
+            "nodes": parsed.nodes,
             "disk_full": "a full tmpfs" if place.disk else "a trigger that raises 53100",
         },
         happened=run.happened,
@@ -140,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", default="1,1,2", metavar="N,…", help="processes of each worker (1,1,2)"
     )
     parser.add_argument("--partitions", type=int, default=1, help="WORKER_PARTITIONS (1)")
+    parser.add_argument("--nodes", type=int, default=1, help="of RabbitMQ (1)")
     parser.add_argument(
         "--late-after",
         type=float,

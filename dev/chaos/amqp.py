@@ -10,7 +10,7 @@ from contextlib import suppress
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
-from worker.testing.broker_errors import BROKER_AWAY, connect
+from worker.testing.broker_errors import BROKER_AWAY, connect, parameters_of
 from worker.testing.journal import Attempt, Confirm, Pen
 
 Door = tuple[str, str]
@@ -80,11 +80,8 @@ def exists(url: str, queue: str) -> bool:
     return True
 
 
-def parameters(url: str) -> pika.URLParameters:
+def parameters(url: str) -> list[pika.URLParameters]:
     """Of a client that does not wait for ever."""
-    found = pika.URLParameters(url)
-    found.socket_timeout = 3
-    found.stack_timeout = 5
-    found.blocked_connection_timeout = 10
-    found.heartbeat = 10
-    return found
+    return parameters_of(
+        url, socket_timeout=3, stack_timeout=5, blocked_connection_timeout=10, heartbeat=10
+    )

@@ -18,6 +18,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from dev.chaos import amqp
 from dev.chaos.book import LiveBook
+from dev.chaos.brokers import Brokers, Ways
 from dev.chaos.disk import Disk
 from dev.chaos.fleet import Worker, environment_of, is_ready, living
 from dev.chaos.helpers import Helper, Publisher
@@ -25,7 +26,6 @@ from dev.chaos.migrations import Migrations
 from dev.chaos.stream import read_stream
 from dev.databases import dsn
 from dev.servers.postgres import PrivatePostgres
-from dev.servers.rabbitmq import PrivateRabbitMQ
 from worker.testing.journal import Pen
 from worker.testing.proxy import Proxy
 from worker.testing.snapshot import command_queues, take_stock
@@ -47,7 +47,7 @@ _SETTINGS = {
 class Links:
     """A worker's ways to its servers."""
 
-    broker: Proxy
+    broker: Ways
     database: Proxy
 
 
@@ -61,11 +61,18 @@ class Place:
     observed = f"{namespace}.observer"
 
     def __init__(
-        self, folder: Path, *, seed: int, rate: float, workers: Sequence[int], partitions: int
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        rate: float,
+        workers: Sequence[int],
+        partitions: int,
+        nodes: int,
     ) -> None:
-        """`workers` are the numbers of processes of each."""
+        """`workers` are the numbers of processes of each, `nodes` those of RabbitMQ."""
         self.folder = folder
-        self.broker = PrivateRabbitMQ(folder / "broker")
+        self.broker = Brokers(folder / "broker", nodes)
         self.database = PrivatePostgres(folder / "database", settings={"max_connections": "60"})
         self.workers: list[Worker] = []
         self.links: dict[str, Links] = {}
@@ -250,12 +257,12 @@ class Place:
         )
 
     async def _add_worker(self, name: str, processes: int, common: Mapping[str, str]) -> None:
-        broker = await self._stack.enter_async_context(Proxy.before(self.broker.url))
+        broker = await Ways.to(self.broker, self._stack)
         database = await self._stack.enter_async_context(Proxy.before(self.database.url))
         self.links[name] = Links(broker, database)
         environment = {
             **common,
-            "WORKER_BROKER__URL": broker.through(self.broker.url),
+            "WORKER_BROKER__URL": broker.through(self.broker),
             "WORKER_DATABASE__URL": database.through(self.database.url),
         }
         worker = Worker(name, processes, environment, self.folder)

@@ -22,7 +22,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
 from dev.chaos.traffic import Sent, Traffic
-from worker.testing.broker_errors import BROKER_AWAY, connect
+from worker.testing.broker_errors import BROKER_AWAY, connect, parameters_of
 from worker.testing.journal import Attempt, Confirm, Pen
 
 STREAMS = 4
@@ -61,10 +61,9 @@ class Stream(threading.Thread):
         self, url: str, exchange: str, traffic: Traffic, rate: float, records: Records
     ) -> None:
         super().__init__(daemon=True)
-        self._parameters = pika.URLParameters(url)
-        self._parameters.heartbeat = 5
-        self._parameters.blocked_connection_timeout = CONFIRM_SECONDS
-        self._parameters.socket_timeout = 3
+        self._parameters = parameters_of(
+            url, heartbeat=5, blocked_connection_timeout=CONFIRM_SECONDS, socket_timeout=3
+        )
         self._exchange = exchange
         self._traffic = traffic
         self._every = 1 / rate

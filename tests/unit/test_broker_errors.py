@@ -58,7 +58,7 @@ def test_a_socket_that_is_reset_at_once_is_a_broker_that_is_away() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(BROKER_AWAY):
-            connect(pika.ConnectionParameters("127.0.0.1", port))
+            connect([pika.ConnectionParameters("127.0.0.1", port)])
     assert ResetOnce.left == 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pika
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPConnectionError, AMQPError
@@ -14,8 +16,17 @@ RESET_AT_ONCE = ValueError
 once a connection is there."""
 
 
-def connect(parameters: pika.connection.Parameters) -> pika.BlockingConnection:
-    """A connection. Raises one of `BROKER_AWAY` where none is to be had."""
+def parameters_of(broker_url: str, **values: float) -> list[pika.URLParameters]:
+    """Of each node in the address, which may name several with commas between."""
+    found = [pika.URLParameters(url) for url in broker_url.split(",")]
+    for parameters in found:
+        for name, value in values.items():
+            setattr(parameters, name, value)
+    return found
+
+
+def connect(parameters: Sequence[pika.connection.Parameters]) -> pika.BlockingConnection:
+    """A connection to the first node that answers. Raises one of `BROKER_AWAY` where none does."""
     try:
         return pika.BlockingConnection(parameters)
     except RESET_AT_ONCE as error:

@@ -16,9 +16,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Self
 
-import pika
-
-from worker.testing.broker_errors import connect
+from worker.testing.broker_errors import connect, parameters_of
 from worker.testing.journal import Book, Fault, Pen
 from worker.testing.proxy import Proxy
 from worker.testing.publisher import Publisher
@@ -217,7 +215,7 @@ class Chaos:
             process.wait()
 
     def _delete_queues(self) -> None:
-        connection = connect(pika.URLParameters(self._broker_url))
+        connection = connect(parameters_of(self._broker_url))
         channel = connection.channel()
         for queue in command_queues(self.namespace, self._partitions):
             channel.queue_delete(queue)

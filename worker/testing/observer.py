@@ -19,10 +19,9 @@ from threading import Event as Flag
 from threading import Thread
 from typing import Any
 
-import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
-from worker.testing.broker_errors import BROKER_AWAY, connect
+from worker.testing.broker_errors import BROKER_AWAY, connect, parameters_of
 from worker.testing.journal import Event, Pen, digest
 
 RECONNECT_SECONDS = 0.3
@@ -38,9 +37,7 @@ class Observer:
     """
 
     def __init__(self, broker_url: str, namespace: str, book: Path) -> None:
-        self._parameters = pika.URLParameters(broker_url)
-        self._parameters.heartbeat = 4
-        self._parameters.stack_timeout = self._parameters.socket_timeout = 4
+        self._parameters = parameters_of(broker_url, heartbeat=4, stack_timeout=4, socket_timeout=4)
         self._exchange = f"{namespace}.events"
         self._queue = f"{namespace}.observer"
         self._pen = Pen(book, "observer")

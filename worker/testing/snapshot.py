@@ -11,10 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
-import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
-from worker.testing.broker_errors import connect
+from worker.testing.broker_errors import connect, parameters_of
 from worker.testing.journal import Entry, Ledger, Letter, Pen, Row, Seed, Stock, Waiting
 
 SILENT_SECONDS = 10
@@ -101,7 +100,7 @@ def _browse(
     broker_url: str, queue: str, look: Callable[[BlockingChannel, str], Iterator[_Message]]
 ) -> list[_Message]:
     """Look at every message; with the end of the connection all return to the queue."""
-    connection = connect(pika.URLParameters(broker_url))
+    connection = connect(parameters_of(broker_url))
     try:
         return list(look(connection.channel(), queue))
     finally:

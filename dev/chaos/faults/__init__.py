@@ -22,6 +22,7 @@ FAULTS: Mapping[str, type[Fault]] = {
         upgrade.RollingRestart,
         broker.BrokerRestart,
         broker.BrokerKill,
+        broker.ClusterKill,
         broker.BrokerFreeze,
         broker.ConnectionsClosed,
         broker.MemoryAlarm,

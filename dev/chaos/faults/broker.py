@@ -11,6 +11,7 @@ import pika
 from dev.chaos import amqp
 from dev.chaos.faults.fault import Blow, BrokenPromise, Fault, NotInjected, until
 from dev.chaos.schedule import Recipe
+from dev.servers.rabbitmq import PrivateRabbitMQ
 
 FULL = "chaos.full"
 POLICY = "chaos"
@@ -18,17 +19,25 @@ BACK_SECONDS = 10
 """How long workers may take to make a deleted queue again."""
 
 
-class BrokerRestart(Fault):
+class _OneNode(Fault):
+    @property
+    def node(self) -> PrivateRabbitMQ:
+        """The broker; of a cluster any of its nodes."""
+        nodes = self.place.broker.nodes
+        return nodes[self.planned.choice % len(nodes)]
+
+
+class BrokerRestart(_OneNode):
     """Stopped in order, and started again."""
 
     name = "broker-restart"
     recipe = Recipe((0, 2))
 
     async def begin(self) -> None:
-        await asyncio.to_thread(self.place.broker.stop)
+        await asyncio.to_thread(self.node.stop)
 
     async def end(self) -> None:
-        await asyncio.to_thread(self.place.broker.start)
+        await asyncio.to_thread(self.node.start)
 
 
 class BrokerKill(BrokerRestart):
@@ -37,20 +46,34 @@ class BrokerKill(BrokerRestart):
     name = "broker-kill"
 
     async def begin(self) -> None:
+        await asyncio.to_thread(self.node.kill)
+
+
+class ClusterKill(Fault):
+    """kill -9 of all nodes at once, and started again."""
+
+    name = "cluster-kill"
+    needs_nodes = True
+    recipe = Recipe((0, 2))
+
+    async def begin(self) -> None:
         await asyncio.to_thread(self.place.broker.kill)
 
+    async def end(self) -> None:
+        await asyncio.to_thread(self.place.broker.start)
 
-class BrokerFreeze(Fault):
+
+class BrokerFreeze(_OneNode):
     """Connections stay open, and nobody answers."""
 
     name = "broker-freeze"
     recipe = Recipe((3, 8))
 
     async def begin(self) -> None:
-        await asyncio.to_thread(self.place.broker.freeze)
+        await asyncio.to_thread(self.node.freeze)
 
     async def end(self) -> None:
-        await asyncio.to_thread(self.place.broker.thaw)
+        await asyncio.to_thread(self.node.thaw)
 
 
 class ConnectionsClosed(Blow):

@@ -26,8 +26,8 @@ class Fault(ABC):
 
     The worker has to be well again within 10 s of the return of `end`. `exit_codes` are those with
     which workers may end meanwhile. A fault that `hides_order` has some events read elsewhere, so
-    that a run whose order is checked goes without it; and one that `needs_partitions` for the order
-    is left out of those that have none.
+    that a run whose order is checked goes without it; one that `needs_partitions` for the order is
+    left out of those that have none, and one that `needs_nodes` of those that have one node.
     """
 
     name: ClassVar[str]
@@ -35,6 +35,7 @@ class Fault(ABC):
     exit_codes: ClassVar[frozenset[int]] = frozenset()
     hides_order: ClassVar[bool] = False
     needs_partitions: ClassVar[bool] = False
+    needs_nodes: ClassVar[bool] = False
 
     def __init__(self, place: Place, planned: Planned) -> None:
         self.place = place

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import ClassVar
 
+from dev.chaos.brokers import Ways
 from dev.chaos.faults.fault import Blow, Fault, NotInjected
 from dev.chaos.schedule import Recipe
 from worker.testing.proxy import COMMIT, Proxy
@@ -14,7 +15,7 @@ class _Link(Fault):
     to: ClassVar[str]
 
     @property
-    def link(self) -> Proxy:
+    def link(self) -> Ways | Proxy:
         links = self.place.links[self.worker.name]
         return links.broker if self.to == "broker" else links.database
 
@@ -74,7 +75,7 @@ class SlowLinks(_Link):
         for link in self._both():
             link.heal()
 
-    def _both(self) -> tuple[Proxy, Proxy]:
+    def _both(self) -> tuple[Ways, Proxy]:
         links = self.place.links[self.worker.name]
         return links.broker, links.database
 
@@ -102,7 +103,7 @@ class CutBeforeCommit(_Link):
     arrives: ClassVar[bool] = False
 
     async def begin(self) -> None:
-        cut = self.link.cut_when(COMMIT, deliver=self.arrives)
+        cut = self.place.links[self.worker.name].database.cut_when(COMMIT, deliver=self.arrives)
         if not await asyncio.to_thread(cut.wait, 8):
             raise NotInjected("no COMMIT came by within 8 s")
 
