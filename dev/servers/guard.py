@@ -8,18 +8,23 @@ death of the *thread*, and tests start servers from threads of a pool.
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dev.servers.private import PrivateServer
+from typing import Protocol, Self
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Guarded(Protocol):
+    """A server that is known by the folder of its state."""
+
+    @classmethod
+    def attach(cls, directory: Path) -> Self: ...
+    def kill(self) -> None: ...
 
 
 class Guard:
     """Holds one end of a pipe; when this process dies, for whatever reason, the pipe closes."""
 
-    def __init__(self, server: "type[PrivateServer]", directory: Path) -> None:
+    def __init__(self, server: type[Guarded], directory: Path) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, server.__module__, server.__name__, str(directory)],
             cwd=_REPOSITORY,
@@ -43,7 +48,7 @@ def main() -> None:
     from importlib import import_module
 
     module, name, directory = sys.argv[1:]
-    server: type[PrivateServer] = getattr(import_module(module), name)
+    server: type[Guarded] = getattr(import_module(module), name)
     sys.stdin.buffer.read()
     server.attach(Path(directory)).kill()
 
