@@ -7,20 +7,34 @@ a stranger, everything that is wrong with it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
+import structlog
 from pydantic_core import to_json
 
 from worker.codec.parser import Reading
-from worker.codec.strict_json import Malformed, find_unstorable, may_hold_unstorable, read_object
+from worker.codec.strict_json import (
+    Malformed,
+    Path,
+    find_unstorable,
+    may_hold_unstorable,
+    read_object,
+)
+from worker.core.errors import words
 from worker.core.messages import Answer, Delivery, Envelope, Item, Problem, Unusable, new_id
 from worker.core.registry import Registry
 
+log = structlog.get_logger(__name__)
+
+_VALIDATOR_FAILED = (
+    "The rules that check this command failed themselves, so it was set aside as a dead letter; "
+    "the service's log says why. Nothing of it took effect."
+)
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,10}")
 
 _TITLES = {
@@ -101,7 +115,7 @@ class Codec:
             return self._malformed(delivery, error)
         escapes = b"\\u" in delivery.body and may_hold_unstorable(delivery.body)
         unstorable = find_unstorable(members) if escapes else ()
-        return Reading(self._registry, self._own_queues, delivery, members, unstorable).item()
+        return self._item(delivery, members, unstorable)
 
     def _decode_binary(self, delivery: Delivery, attributes: Mapping[str, Any]) -> Item:
         """Read a CloudEvent in binary mode as the same one in structured mode would be read."""
@@ -110,8 +124,20 @@ class Codec:
         except Malformed as error:
             return self._malformed(delivery, error)
         members = structured(attributes, data)
-        unstorable = find_unstorable(members)
-        return Reading(self._registry, self._own_queues, delivery, members, unstorable).item()
+        return self._item(delivery, members, find_unstorable(members))
+
+    def _item(
+        self, delivery: Delivery, members: dict[str, Any], unstorable: Sequence[Path] = ()
+    ) -> Item:
+        reading = Reading(self._registry, self._own_queues, delivery, members, unstorable)
+        try:
+            return reading.item()
+        except BaseException as error:  # an entity's own validators may raise whatever they like
+            envelope = reading.unchecked_envelope()
+            log.exception(
+                "a validator failed", type=envelope.type, command=envelope.id, reason=words(error)
+            )
+            return Unusable(envelope, Problem("failed", _VALIDATOR_FAILED))
 
     def _malformed(self, delivery: Delivery, error: Malformed) -> Unusable:
         detail = f"The message cannot be read: {error}."

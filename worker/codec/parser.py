@@ -117,6 +117,10 @@ class Reading:
             trace=self._trace(),
         )
 
+    def unchecked_envelope(self) -> Envelope:
+        """Who sent what, with nothing asked of the entity's own code."""
+        return self.envelope(self._key(None, None))
+
     def _digest(self) -> bytes:
         """Equal for commands that mean the same, whatever their spacing or envelope."""
         if not self._members:

@@ -93,3 +93,13 @@ class Forbidden(Refusal):
     """Its sender may not send this command; nothing of it was looked at."""
 
     code = "forbidden"
+
+
+def words(error: BaseException) -> str:
+    """An exception's type and first line for a log; never fails, whatever its own code does."""
+    try:
+        lines = str(error).strip().splitlines()
+    except BaseException:
+        lines = ["(its own words cannot be had)"]
+    first = lines[0] if lines else ""
+    return f"{type(error).__name__}: {first}"[:300] if first else type(error).__name__

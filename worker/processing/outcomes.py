@@ -69,7 +69,8 @@ class Outcomes:
     def unusable(self, item: Unusable) -> DeadLetter:
         """It is no command that could be carried out."""
         problem = item.problem
-        answer = self._codec.problem_answer(item.envelope, "rejected", problem, time=utc_now())
+        suffix = "failed" if problem.code == "failed" else "rejected"
+        answer = self._codec.problem_answer(item.envelope, suffix, problem, time=utc_now())
         return DeadLetter(answer, problem.code, problem.detail, attempts=1)
 
     def failed(self, item: Item, attempts: int) -> DeadLetter:
