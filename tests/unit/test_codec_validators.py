@@ -37,16 +37,18 @@ def codec_raising(error: BaseException, where: str) -> Codec:
     def fail(value: Any) -> Any:
         raise error
 
+    rule: Any = classmethod(lambda _, value: fail(value))
+
     class Text(Payload):
         text: str
         if where == "field":
             _text = field_validator("text")(fail)
         if where == "model":
-            _model = model_validator(mode="before")(classmethod(lambda _, value: fail(value)))
+            _model = model_validator(mode="before")(rule)
 
     class Target(Key):
         if where == "target":
-            _model = model_validator(mode="before")(classmethod(lambda _, value: fail(value)))
+            _model = model_validator(mode="before")(rule)
         name: str = omitted()
 
     verbs = {"check": Verb(USER.verbs["delete"].handle, Text)}

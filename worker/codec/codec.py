@@ -6,6 +6,7 @@ a stranger, everything that is wrong with it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -50,6 +51,28 @@ _TITLES = {
     "failed": "The command could not be carried out",
     "refused": "The command was refused",
 }
+
+
+class UnserializableEvent(ValueError):
+    """An event holds what JSON does not have."""
+
+
+def _json_of(event: Mapping[str, Any]) -> bytes:
+    try:
+        body = to_json(event)
+    except Exception as error:
+        raise UnserializableEvent(words(error)) from error
+    # Numbers that are none; as text these may well stand in an event.
+    if b"NaN" in body or b"Infinity" in body:
+        try:
+            json.loads(body, parse_constant=_no_number)
+        except ValueError as error:
+            raise UnserializableEvent(str(error)) from None
+    return body
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"it holds {name}")
 
 
 class _Nowhere:
@@ -205,7 +228,7 @@ class Codec:
         if envelope.correlation_id is not None:
             event["correlationid"] = envelope.correlation_id
         event["data"] = data
-        return Answer(id_, type_, to_json(event))
+        return Answer(id_, type_, _json_of(event))
 
     def problem_answer(
         self, envelope: Envelope, suffix: str, problem: Problem, *, time: datetime

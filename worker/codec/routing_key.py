@@ -8,12 +8,10 @@ from hashlib import sha256
 import structlog
 
 from worker.core.messages import Envelope, new_id
+from worker.core.text import MAX_SHORT_STRING
 from worker.telemetry.instruments import Instrument, Reading
 
 log = structlog.get_logger(__name__)
-
-MAX_SHORT_STRING = 255
-"""Bytes of an AMQP short string, which a routing key is (AMQP 0-9-1, section 4.2.5.3)."""
 
 MISROUTED = Instrument(
     "worker.commands.misrouted",

@@ -32,7 +32,7 @@ from sqlalchemy.schema import sort_tables
 from worker.core.errors import Misconfigured, Refusal
 from worker.core.messages import Command, Event, Target
 from worker.core.models import Row
-from worker.core.text import CONTROL, UNSTORABLE
+from worker.core.text import CONTROL, MAX_SHORT_STRING, UNSTORABLE, is_event_type
 
 Handler = Callable[[Any, Command], Awaitable[Event]]
 """`async def approve(session, command) -> Event`: touches nothing but its session.
@@ -243,6 +243,13 @@ class Registry:
             names = [entity.name for entity in entities]
             twice = ", ".join(sorted({name for name in names if names.count(name) > 1}))
             raise Misconfigured(f"WORKER_ENTITIES declares an entity twice: {twice}")
+        for type_ in self.types:
+            if type_.count(".") != 1 or not is_event_type(f"{type_}.rejected"):
+                raise Misconfigured(
+                    f"WORKER_ENTITIES: {type_[:100]!r} cannot be a command type. Names of entities "
+                    "and verbs are single words of printable characters, and short: with "
+                    f"`.rejected` behind it a type has at most {MAX_SHORT_STRING} bytes"
+                )
 
     def __iter__(self) -> Iterator[Entity]:
         return iter(self._entities.values())

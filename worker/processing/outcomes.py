@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from worker.codec.codec import Codec
+from worker.codec.codec import Codec, UnserializableEvent
 from worker.core.errors import IdReused, Refusal
 from worker.core.messages import (
     Answer,
@@ -24,8 +24,15 @@ from worker.core.messages import (
     utc_now,
 )
 from worker.core.registry import Registry
+from worker.core.text import MAX_SHORT_STRING, is_event_type
 from worker.database.ledger import DEAD_LETTERED, DONE, REFUSED, Entry
 from worker.processing.row_cache import Record
+
+MAX_KNOWN_TYPES = 1_000
+
+
+class Unpublishable(Exception):
+    """What a handler returned cannot be written as an event, and never will be."""
 
 
 class Outcomes:
@@ -34,9 +41,28 @@ class Outcomes:
     def __init__(self, registry: Registry, codec: Codec) -> None:
         self._registry = registry
         self._codec = codec
+        self._types: set[str] = set()  # of events, that were found to be usable
 
     def done(self, command: Command, event: Event, time: datetime) -> Done:
-        """It took effect, at that time."""
+        """It took effect, at that time. Raises `Unpublishable` before that could be committed."""
+        if event.type not in self._types:
+            self._check_type(event.type)
+        try:
+            return self._done(command, event, time)
+        except UnserializableEvent as error:
+            raise Unpublishable(f"the row of {event.type} is no JSON: {error}") from error
+
+    def _check_type(self, type_: object) -> None:
+        """It is the event's routing key as well; the broker takes no longer one."""
+        if not isinstance(type_, str) or not is_event_type(type_):
+            told = f"{type_!r}"[:100]
+            raise Unpublishable(
+                f"{told} is no event type: 1 to {MAX_SHORT_STRING} bytes, words with dots between"
+            )
+        if len(self._types) < MAX_KNOWN_TYPES:
+            self._types.add(type_)
+
+    def _done(self, command: Command, event: Event, time: datetime) -> Done:
         row = event.row
         if isinstance(row, Record):
             about, data = row.entity, row.data

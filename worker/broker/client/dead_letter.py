@@ -14,8 +14,9 @@ from pamqp.commands import Basic
 from worker.broker.protocol.cloudevents import STRUCTURED, attributes_in, without_attributes
 from worker.broker.protocol.properties import copy_of
 from worker.broker.topology import Topology
-from worker.codec.routing_key import MAX_SHORT_STRING, routing_key_of
+from worker.codec.routing_key import routing_key_of
 from worker.core.messages import REDRIVE_HEADER, SENDER_HEADER, Publication
+from worker.core.text import MAX_SHORT_STRING
 
 _ADDED = frozenset(
     {

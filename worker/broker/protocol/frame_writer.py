@@ -14,8 +14,8 @@ import pamqp.frame
 from pamqp.commands import Basic
 
 from worker.broker.protocol.frame_reader import BODY, HEADER
-from worker.codec.routing_key import MAX_SHORT_STRING
 from worker.core.messages import Publication
+from worker.core.text import MAX_SHORT_STRING
 
 _FRAME_START = struct.Struct(">BHI")
 _FRAME_END = b"\xce"

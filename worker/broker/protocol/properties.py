@@ -17,8 +17,8 @@ from pamqp.commands import Basic
 from worker.broker.protocol.cloudevents import MARKS, attributes_in
 from worker.broker.protocol.content_header import FIRST, MORE_FLAGS, properties_in, written_anew
 from worker.broker.protocol.frame_reader import UNREADABLE_HEADER, unreadable
-from worker.codec.routing_key import MAX_SHORT_STRING
 from worker.core.messages import Publication
+from worker.core.text import MAX_SHORT_STRING
 
 # Property flags, in the order of the properties (AMQP 0-9-1, section 4.2.6.1).
 _CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 0x8000, 0x4000, 0x2000, 0x1000
