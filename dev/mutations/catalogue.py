@@ -11,7 +11,7 @@ async with self._sessions.begin() as session:
     if briefly:
         await wait_briefly(session)
     transaction = Transaction(
-        session, self._registry, self._outcomes, self._budget_seconds, trust=trust
+        session, self._registry, self._outcomes, self._limits, trust=trust
     )
     return await transaction.run(jobs)
 """
@@ -71,7 +71,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                     try:
                         async with self._sessions.begin() as session:
                             group = Transaction(
-                                session, self._registry, self._outcomes, 60, trust=trust
+                                session, self._registry, self._outcomes, self._limits, trust=trust
                             )
                             ran.set_result(await group.run(jobs))
                     except Exception as fault:
@@ -102,7 +102,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 """
                 async with self._sessions.begin() as session:
                     transaction = Transaction(
-                        session, self._registry, self._outcomes, self._budget_seconds, trust=trust
+                        session, self._registry, self._outcomes, self._limits, trust=trust
                     )
                     outcomes = await transaction.run(jobs)
                 async with self._sessions.begin() as session:
@@ -296,7 +296,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         changes=(
             change(
                 "processing/processor.py",
-                "course.held.add(jobs[0].key)",
+                "self.held.add(job.key)",
                 "pass",
                 depth=12,
             ),
@@ -450,14 +450,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         changes=(
             change(
                 "processing/processor.py",
-                "outcomes = [await self._failures.outcome(jobs[0], fault, kind)]",
-                "outcomes = [await self._failures.outcome(job, fault, kind) for job in jobs]",
-                depth=12,
-            ),
-            change(
-                "processing/processor.py",
-                "if len(jobs) > 1 and (kind is not Kind.OUTAGE or suspect):",
-                "if False:",
+                """
+                if len(jobs) == 1:
+                    return [await self._failures.outcome(jobs[0], fault, kind)]
+                """,
+                "return [await self._failures.outcome(each, fault, kind) for each in jobs]",
                 depth=8,
             ),
         ),
@@ -473,12 +470,26 @@ MUTATIONS: tuple[Mutation, ...] = (
         changes=(
             change(
                 "processing/fault_kinds.py",
-                "return Kind.TRANSIENT if code else Kind.OUTAGE",
+                "return Kind.PERMANENT if isinstance(cause, ValueError) else Kind.OUTAGE",
                 "return Kind.TRANSIENT",
-                depth=8,
+                depth=4,
             ),
         ),
         witnesses=("unit/test_fault_kinds.py::test_a_fault_is_known_by_its_sqlstate",),
+    ),
+    Mutation(
+        name="an outage believed without asking",
+        breaks="a handler whose own call is refused stops its lane until that call goes well",
+        guarantee="G5",
+        changes=(
+            change(
+                "processing/processor.py",
+                "return is_of_connecting(fault) or not await self._is_up(fault)",
+                "return True",
+                depth=8,
+            ),
+        ),
+        witnesses=("unit/test_processor.py::test_an_outage_is_one_only_if_the_database_says_so",),
     ),
     Mutation(
         name="let a frozen worker keep its locks",
@@ -503,9 +514,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         changes=(
             change(
                 "processing/processor.py",
-                "return await self._transact(jobs, briefly=course.met_a_lock and len(jobs) > 1)",
-                "return await self._transact(jobs)",
-                depth=12,
+                "briefly = bool(waited) or (course.met_a_lock and len(ready) > 1)",
+                "briefly = False",
+                depth=16,
             ),
         ),
         witnesses=(
@@ -524,7 +535,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 session = self._sessions()
                 self._leaked = [*getattr(self, "_leaked", ()), session]
                 transaction = Transaction(
-                    session, self._registry, self._outcomes, self._budget_seconds, trust=trust
+                    session, self._registry, self._outcomes, self._limits, trust=trust
                 )
                 outcomes = await transaction.run(jobs)
                 await session.commit()
@@ -544,8 +555,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         changes=(
             change(
                 "database/pool/pool.py",
-                "except BaseException:\n    self._gate.leave()\n    raise",
-                "except BaseException:\n    raise",
+                "except BaseException as error:\n    self._gate.leave()\n",
+                "except BaseException as error:\n",
                 depth=8,
             ),
         ),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.support.fakes import is_up
 from tests.support.harness import Harness, Nowhere
 from worker.codec.codec import Codec
 from worker.core.backoff import Backoff
@@ -90,6 +91,7 @@ class Run:
             backoff=Backoff(0.001, 0.001),
             max_deliveries=10,
             budget_seconds=self.budget_seconds,
+            is_up=is_up,
             autocommit=autocommit(self.engine),
         )
 

@@ -83,6 +83,11 @@ def done(job: Job) -> Done:
     return Done(Answer(f"event-{tag_of(job)}", "user.created", b"{}"))
 
 
+async def is_up(_: BaseException) -> bool:
+    """What a database that is up says, whatever has failed."""
+    return True
+
+
 async def turns(number: int = 30) -> None:
     """Let everything that can go on without anything from outside go on."""
     for _ in range(number):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.support.fakes import is_up
 from worker.codec.codec import Codec
 from worker.core.backoff import Backoff
 from worker.core.registry import Registry
@@ -21,5 +22,6 @@ def processor_on(engine: AsyncEngine, registry: Registry, codec: Codec) -> Proce
         backoff=Backoff(0.001, 0.001),
         max_deliveries=10,
         budget_seconds=60,
+        is_up=is_up,
         autocommit=autocommit(engine),
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.fakes import REGISTRY, delivery, make_codec
+from tests.support.fakes import REGISTRY, delivery, is_up, make_codec
 from worker.codec.authorization import Authorization
 from worker.core.backoff import Backoff
 from worker.core.errors import Misconfigured
@@ -174,6 +174,7 @@ async def test_what_is_barred_never_comes_near_the_database() -> None:
         backoff=Backoff(0.001, 0.001),
         max_deliveries=10,
         budget_seconds=1,
+        is_up=is_up,
     )
     barred = Authorization({}, REGISTRY.types).judge(sent("user.create", "shop"))
 
@@ -200,6 +201,7 @@ async def test_those_beside_what_is_barred_keep_their_places(
         backoff=Backoff(0.001, 0.001),
         max_deliveries=10,
         budget_seconds=1,
+        is_up=is_up,
     )
     authorization = Authorization({"shop": ["user.create"]}, REGISTRY.types)
     data = {"username": "a", "email": "a@example.com"}

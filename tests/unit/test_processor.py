@@ -16,6 +16,7 @@ from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from tests.support.fakes import REGISTRY, delivery, done, make_codec, make_job
 from worker.core.backoff import Backoff
+from worker.core.errors import Refusal
 from worker.core.messages import (
     REDRIVE_HEADER,
     Answer,
@@ -28,9 +29,13 @@ from worker.core.messages import (
     Refused,
     Retry,
 )
+from worker.core.registry import Registry
 from worker.database import ledger
 from worker.database.engine import Sessions
 from worker.database.ledger import Entry, LedgerRace
+from worker.database.pool.pool import WHILE_CONNECTING
+from worker.entities.user import USER
+from worker.processing import failures, processor
 from worker.processing.failures import MAX_LOSSES, SUSPECT_LOSSES
 from worker.processing.processor import Processor, _distinct
 
@@ -111,10 +116,18 @@ class Rig(Processor):
             max_deliveries=10,
             backoff=Backoff(0.5, 1),
             budget_seconds=1,
+            is_up=self.is_up,
         )
         self.behaviours = behaviours or {}
         self.transactions: list[list[Job]] = []
         self.room = 1_000_000
+        self.up = False
+        self.asked: list[BaseException] = []
+
+    async def is_up(self, fault: BaseException) -> bool:
+        """What the database says of itself."""
+        self.asked.append(fault)
+        return self.up
 
     async def _transact(self, jobs: Sequence[Job], *, briefly: bool = False) -> list[Outcome]:
         self.transactions.append(list(jobs))
@@ -237,6 +250,66 @@ async def test_an_outage_leaves_everything_undecided_and_counts_no_attempt() -> 
     assert outcomes == "AAAA"
     assert len(rig.transactions) == 1
     assert not any(job.failures or job.losses for job in jobs)
+
+
+@pytest.mark.parametrize("code", ["53400", "53100", "57014", "08006", "57P01", "25006", None])
+async def test_an_outage_is_one_only_if_the_database_says_so(code: str | None) -> None:
+    jobs = jobs_of("abcdefgh")
+    rig = Rig({id(jobs[5]): lambda: server_says(code)})
+    rig.up = True
+    outcomes = kinds(await rig.process(jobs))
+
+    assert outcomes == "DDDDDTDD"
+    ends = outcomes[5]
+    for _ in range(MAX_LOSSES):
+        if ends[-1] != "L":
+            ends += kinds(await rig.process([jobs[5]]))
+    assert ends[-1] == "L"
+
+
+@pytest.mark.parametrize("up", [True, False])
+async def test_who_gets_no_connection_waits_whatever_the_database_says(up: bool) -> None:
+    def refused() -> Exception:
+        error = server_says("53300")
+        error.add_note(WHILE_CONNECTING)
+        return error
+
+    jobs = jobs_of("abc")
+    rig = Rig({id(jobs[1]): refused})
+    rig.up = up
+
+    assert {kinds(await rig.process(jobs)) for _ in range(2 * MAX_LOSSES)} == {"AAA"}
+    assert not any(job.failures or job.losses for job in jobs)
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01", "55P03"])
+async def test_waiting_for_others_is_no_attempt_until_it_has_lasted(
+    code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    async def nobody_froze(*_: object, **__: object) -> None: ...
+
+    monkeypatch.setattr(failures, "monotonic", lambda: now)
+    monkeypatch.setattr(processor, "end_frozen", nobody_froze)
+    (job,) = jobs_of("a")
+    rig = Rig({id(job): lambda: server_says(code)}, max_attempts=3)
+    waited = "".join([kinds(await rig.process([job])) for _ in range(100)])
+    failures_meanwhile, now = job.failures, 300.0
+    ends = "".join([kinds(await rig.process([job])) for _ in range(3)])
+
+    assert (waited, failures_meanwhile, ends) == ("T" * 100, 0, "TTL")
+
+
+async def test_what_explains_a_constraint_may_fail() -> None:
+    def explain(*_: object) -> Refusal:
+        raise SystemExit(1)
+
+    jobs = [make_job("a", id_="x"), make_job("b", id_="y")]
+    rig = Rig({id(jobs[0]): lambda: violated("uq_users_username")})
+    rig._failures._registry = Registry([replace(USER, explain=explain)])
+
+    assert kinds(await rig.process(jobs)) == "LD"
 
 
 async def test_after_a_loss_nothing_runs() -> None:
@@ -447,7 +520,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
 
 def expected(keys: Sequence[str | None], behaviours: Sequence[str]) -> str:
     """What becomes of each, were it alone, but for keys that wait."""
-    ends = {"fine": "D", "broken": "T", "hopeless": "L", "raced": "T", "refused": "L"}
+    ends = {"fine": "D", "broken": "T", "hopeless": "L", "raced": "T", "refused": "R"}
     outcomes, waiting = "", set()
     for key, behaviour in zip(keys, behaviours, strict=True):
         end = "H" if key in waiting else ends[behaviour]

@@ -250,6 +250,10 @@ class Job:
     """Attempts, alone in their transaction, that its handler failed."""
     losses: int = 0
     """Attempts during which a connection to the database broke."""
+    waits: int = 0
+    """Attempts at which others were in its way: they held its rows, or changed them first."""
+    waiting_since: float | None = None
+    """When they first were, by the monotonic clock."""
     since: datetime = field(default_factory=utc_now)
 
     @property

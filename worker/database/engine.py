@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import (
 from worker.database.failover import follow
 from worker.database.pool.pool import FairPool, pool_of
 from worker.database.pool.stats import attach
+from worker.database.session_guard import GuardedSession
 from worker.database.tls import secure
 from worker.settings.settings import DatabaseSettings
 
@@ -83,7 +84,7 @@ def _pooled(name: str) -> dict[str, Any]:
 
 def make_sessions(engine: AsyncEngine) -> Sessions:
     """Sessions whose rows stay readable after the commit."""
-    return async_sessionmaker(engine, expire_on_commit=False)
+    return async_sessionmaker(engine, expire_on_commit=False, sync_session_class=GuardedSession)
 
 
 def autocommit(engine: AsyncEngine) -> AsyncEngine:

@@ -22,6 +22,15 @@ def sqlstate(error: BaseException | None) -> str | None:
     return None
 
 
+def lacks_room(error: BaseException) -> bool:
+    """Whether the server complains of its disk or memory, which shows only where much is written.
+
+    Not of its connections (53300), nor of a limit that somebody has set (53400).
+    """
+    code = sqlstate(error) or ""
+    return code[:2] in ("53", "58") and code not in ("53300", "53400")
+
+
 def first_line(error: BaseException) -> str:
     """What has happened, in the driver's words and in one line."""
     if isinstance(error, DBAPIError) and error.orig is not None:

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.core.backoff import RECONNECT
 from worker.core.errors import Misconfigured, Unreachable
-from worker.database.errors import explain
+from worker.database.errors import explain, lacks_room
+from worker.database.ledger import check_room
 from worker.database.migrations import check_schema, check_usable
 from worker.database.pool.pool import pool_of
 from worker.telemetry.readiness import Part
@@ -70,6 +71,17 @@ class DatabaseWatch:
             self._waiting = asyncio.create_task(self._wait(reason))
         await asyncio.shield(self._waiting)
 
+    async def is_up(self, fault: BaseException) -> bool:
+        """Whether the database does its work now, by its own word; `fault` is what puts that in
+        doubt, and what it is asked about."""
+        try:
+            await self._probe()
+            if lacks_room(fault):
+                await self._has_room()
+        except (Unreachable, Misconfigured):
+            return False
+        return True
+
     async def keep_looking(self) -> None:
         """Look again and again, for ever, while nobody uses the database and would notice."""
         await self.checked()
@@ -111,6 +123,13 @@ class DatabaseWatch:
         try:
             async with asyncio.timeout(self._probe_timeout_seconds):
                 await check_schema(self._engine, self._migrations)
+        except TimeoutError as error:
+            raise explain(error, self._engine) from error
+
+    async def _has_room(self) -> None:
+        try:
+            async with asyncio.timeout(self._probe_timeout_seconds):
+                await check_room(self._engine)
         except TimeoutError as error:
             raise explain(error, self._engine) from error
 

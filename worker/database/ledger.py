@@ -12,7 +12,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from secrets import token_hex
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import (
     ARRAY,
@@ -33,11 +35,16 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.core.messages import Answer
 from worker.core.models import Base
+from worker.database.errors import explain
+
+ROOM_BYTES = 1_000_000
+"""More than is likely to find a place in what a table has left over."""
 
 DONE, REFUSED, DEAD_LETTERED = "done", "refused", "dead_lettered"
 
@@ -195,3 +202,21 @@ def _insert_and_record(insert: Insert) -> Select[Any]:
     given = [bindparam(name, type_=_ledger[name].type) for name in _STORED[:-1]]
     entry = pg_insert(_table).from_select(_STORED, select(*given, with_id))
     return select(row.c.id).add_cte(entry.cte("entry"))
+
+
+async def check_room(engine: AsyncEngine) -> None:
+    """Write an entry that needs new pages, and take it back; raise `Unreachable` where none are."""
+    entry = {
+        "command_id": f"room-{token_hex(8)}",
+        "digest": bytes(32),
+        "outcome": REFUSED,
+        "event_id": str(uuid4()),
+        "event_type": "room",
+        "event_body": token_hex(ROOM_BYTES // 2),  # not to be compressed
+    }
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(_table.insert(), entry)
+            await connection.rollback()
+    except (SQLAlchemyError, OSError) as error:
+        raise explain(error, engine) from error

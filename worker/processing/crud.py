@@ -255,8 +255,11 @@ def explain(entity: Entity, command: Command, constraint: str) -> Refusal | None
     for unique in (*table.constraints, *table.indexes):
         if isinstance(unique, UniqueConstraint | Index) and unique.name == constraint:
             for column in unique.columns:
-                if column.key in entity.keys and command.data is not None:
-                    return _taken(entity, column.key, getattr(command.data, column.key))
+                if column.key in entity.keys:
+                    value = getattr(command.data, column.key, None)
+                    if value is None:  # a handler of one's own has chosen it
+                        return Conflict(f"the {column.key} is taken by another {entity.name}")
+                    return _taken(entity, column.key, value)
     for reference in entity.references:
         for key in table.foreign_key_constraints:
             if key.name == constraint and reference.field in key.columns:

@@ -7,17 +7,19 @@ Whether it was the command's own doing is known only of one that was alone in it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic
 
 import structlog
 from sqlalchemy.exc import IntegrityError
 
 from worker.core.backoff import Backoff
-from worker.core.errors import Refusal
+from worker.core.errors import Refusal, words
 from worker.core.messages import Away, Command, DeadLetter, Job, Outcome, Refused, Retry
 from worker.core.registry import Registry
 from worker.database import ledger
 from worker.database.engine import Sessions
-from worker.processing.fault_kinds import Kind, classify, is_doubtful
+from worker.processing.custom_handler import HandlerFault
+from worker.processing.fault_kinds import Kind, classify, is_doubtful, is_handlers
 from worker.processing.outcomes import Outcomes, entry_for
 from worker.processing.transaction import is_new_try
 
@@ -42,15 +44,17 @@ class Failures:
         *,
         max_attempts: int,
         backoff: Backoff,
+        contention_seconds: float,
     ) -> None:
         self._sessions = sessions
         self._registry = registry
         self._outcomes = outcomes
         self._max_attempts = max_attempts
         self._backoff = backoff
+        self._contention_seconds = contention_seconds
 
-    async def lost(self, jobs: Sequence[Job], fault: Exception) -> list[Outcome]:
-        """The database went away; or so it seems, under a command that it cannot bear."""
+    async def lost(self, jobs: Sequence[Job], fault: BaseException) -> list[Outcome]:
+        """The database is down; it may be that a command takes it down."""
         if is_doubtful(fault):
             for job in jobs:
                 job.losses += 1
@@ -58,43 +62,82 @@ class Failures:
             if len(jobs) == 1 and job.losses >= MAX_LOSSES:
                 return [await self.give_up(job, job.losses)]
             if len(jobs) == 1 and job.losses > SUSPECT_LOSSES:
-                return [Retry(_summary(fault), self._backoff.delay(job.losses))]
-        return [Away(_summary(fault)) for _ in jobs]
+                return [Retry(words(fault), self._backoff.delay(job.losses))]
+        return [Away(words(fault)) for _ in jobs]
 
-    async def outcome(self, job: Job, fault: Exception, kind: Kind) -> Outcome:
-        """A command failed alone: refuse it, try it again, or give it up."""
+    async def outcome(self, job: Job, fault: BaseException, kind: Kind) -> Outcome:
+        """A command failed alone, with the database up: refuse it, try it again, or give it up."""
         if isinstance(fault, ledger.LedgerRace):
             return _DONE_ELSEWHERE
         refusal = self._refusal(job, fault)
         if refusal is not None:
             return await self._remember(job, self._outcomes.refused(job.item, refusal))
+        if kind is Kind.CONTENTION and self._may_wait(job):
+            return self._wait(job, fault)
+        if kind is Kind.OUTAGE and not is_handlers(fault):
+            return await self._broke(job, fault)
         job.failures += 1
-        log.warning(
-            "attempt failed",
-            command=job.envelope.id,
-            type=job.envelope.type,
-            attempt=job.failures,
-            of=self._max_attempts,
-            reason=_summary(fault),
-            exc_info=fault if job.failures == 1 else None,
-        )
+        self._log_attempt(job, fault)
         if kind is Kind.PERMANENT or job.failures >= self._max_attempts:
             return await self.give_up(job, job.failures)
-        return Retry(_summary(fault), self._backoff.delay(job.failures))
+        return Retry(words(fault), self._backoff.delay(job.failures))
+
+    async def _broke(self, job: Job, fault: BaseException) -> Outcome:
+        """What the command met would be an outage, were the database not up.
+
+        Connections are ended one by one, too, and so more often than handlers may fail.
+        """
+        job.losses += 1
+        log.info("a connection was lost", command=job.envelope.id, reason=words(fault))
+        if job.losses >= MAX_LOSSES:
+            return await self.give_up(job, job.losses)
+        return Retry(words(fault), self._backoff.delay(job.losses))
+
+    def _may_wait(self, job: Job) -> bool:
+        now = monotonic()
+        if job.waiting_since is None:
+            job.waiting_since = now
+        return now - job.waiting_since < self._contention_seconds
+
+    def _wait(self, job: Job, fault: BaseException) -> Retry:
+        job.waits += 1
+        log.info("others are in the way", command=job.envelope.id, reason=words(fault))
+        return Retry(words(fault), self._backoff.delay(job.waits))
+
+    def _log_attempt(self, job: Job, fault: BaseException) -> None:
+        told = {
+            "command": job.envelope.id,
+            "type": job.envelope.type,
+            "attempt": job.failures,
+            "of": self._max_attempts,
+            "reason": words(fault),
+        }
+        try:
+            log.warning("attempt failed", **told, exc_info=fault if job.failures == 1 else None)
+        except Exception:  # an exception's own code takes part in its traceback
+            log.warning("attempt failed", **told)
 
     async def give_up(self, job: Job, attempts: int) -> Outcome:
         """The command has failed for good, after so many attempts."""
         return await self._remember(job, self._outcomes.failed(job.item, attempts))
 
-    def _refusal(self, job: Job, fault: Exception) -> Refusal | None:
-        """What a violated constraint means, for the entity of the command."""
-        if not isinstance(fault, IntegrityError) or not isinstance(job.item, Command):
+    def _refusal(self, job: Job, fault: BaseException) -> Refusal | None:
+        """What a violated constraint means, for the entity of the command; never fails."""
+        if not isinstance(job.item, Command):
             return None
         entity = self._registry[job.item.entity]
-        constraint = getattr(getattr(fault.orig, "__cause__", None), "constraint_name", None)
-        if entity.explain is None or not constraint:
+        violated = fault.__cause__ if isinstance(fault, HandlerFault) else fault
+        if entity.explain is None or not isinstance(violated, IntegrityError):
             return None
-        return entity.explain(entity, job.item, constraint)
+        constraint = getattr(getattr(violated.orig, "__cause__", None), "constraint_name", None)
+        if not constraint:
+            return None
+        try:
+            refusal = entity.explain(entity, job.item, constraint)
+        except BaseException as error:  # it may be an entity's own, like its handlers
+            log.exception("a constraint cannot be explained", name=constraint, reason=words(error))
+            return None
+        return refusal if isinstance(refusal, Refusal) else None
 
     async def _remember(self, job: Job, outcome: Refused | DeadLetter) -> Outcome:
         """Record, in a transaction of its own, a command that had no effect."""
@@ -111,15 +154,12 @@ class Failures:
         except Exception as fault:
             match classify(fault):
                 case Kind.OUTAGE:
-                    return Away(_summary(fault))
+                    return Away(words(fault))
+                case Kind.CONTENTION if self._may_wait(job):
+                    return self._wait(job, fault)
                 case Kind.TRANSIENT if job.failures < 2 * self._max_attempts:
                     job.failures += 1
-                    return Retry(_summary(fault), self._backoff.delay(job.failures))
+                    return Retry(words(fault), self._backoff.delay(job.failures))
             # What cannot be written down is answered all the same, at least once.
-            log.warning("outcome not recorded", command=job.envelope.id, reason=_summary(fault))
+            log.warning("outcome not recorded", command=job.envelope.id, reason=words(fault))
         return outcome
-
-
-def _summary(fault: BaseException) -> str:
-    first = (str(fault).strip().splitlines() or [""])[0]
-    return f"{type(fault).__name__}: {first}"[:300]

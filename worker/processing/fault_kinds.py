@@ -1,26 +1,32 @@
-"""What becomes of a fault: wait for the database, try again, or give up. The only place that says.
+"""What becomes of a fault: wait, try again, or give up. The only place that says.
 
-Kind.OUTAGE     the database is away: wait until it is back, count nothing
-Kind.TRANSIENT  another attempt may succeed: try again after a while, at most `max_attempts`
-Kind.PERMANENT  the same command would fail in the same way: give up at once
+Kind.OUTAGE      the database seems to be down: ask it; if it is, wait for it and count nothing
+Kind.CONTENTION  others were in the way: try again after a while, uncounted, for a limited time
+Kind.TRANSIENT   another attempt may succeed: try again after a while, at most `max_attempts`
+Kind.PERMANENT   the same command would fail in the same way: give up at once
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from socket import gaierror
+from typing import TypeGuard
 
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.database.failover import READ_ONLY
-from worker.database.pool.pool import NestedCheckout
+from worker.database.pool.pool import WHILE_CONNECTING, NestedCheckout
+from worker.processing.custom_handler import HandlerFault
+from worker.processing.outcomes import Unpublishable
 
 
 class Kind(Enum):
     """How a fault is treated."""
 
     OUTAGE = "outage"
+    CONTENTION = "contention"
     TRANSIENT = "transient"
     PERMANENT = "permanent"
 
@@ -46,6 +52,13 @@ _UNDER_CHANGE = frozenset(
 )
 """What a migration or a grant that is under way looks like; or a mistake of a handler's."""
 _OUTAGES = _UNDER_CHANGE | {READ_ONLY}
+_CONTENTION = frozenset(
+    {
+        "40001",  # serialization_failure
+        "40P01",  # deadlock_detected
+        "55P03",  # lock_not_available: lock_timeout
+    }
+)
 _TRANSIENT = frozenset(
     {
         "57014",  # query_canceled: statement_timeout
@@ -63,23 +76,46 @@ _PERMANENT_CLASSES = frozenset(
 def classify(fault: BaseException) -> Kind:
     """The kind of a fault, by SQLSTATE and type.
 
-    A connection that breaks is an outage even where only one backend was ended: whether the
-    database is well is then asked, not guessed. What is not known to be permanent may pass.
+    A connection that breaks looks like an outage even where only one backend was ended: whether the
+    database is up is then asked, not guessed. What is not known to be permanent may pass.
     """
+    if isinstance(fault, HandlerFault):
+        return _classify_handler(fault)
     if isinstance(fault, DBAPIError):
-        code = getattr(fault.orig, "sqlstate", None) or ""
-        if code in _TRANSIENT:
-            return Kind.TRANSIENT
-        if fault.connection_invalidated or code in _OUTAGES or code[:2] in _OUTAGE_CLASSES:
-            return Kind.OUTAGE
-        if isinstance(fault, IntegrityError) or code[:2] in _PERMANENT_CLASSES:
-            return Kind.PERMANENT
-        # asyncpg raises its interface errors, without a code, where a connection died under it.
-        return Kind.TRANSIENT if code else Kind.OUTAGE
+        return _classify_database(fault)
     if isinstance(fault, ConnectionError | TimeoutError | gaierror | PoolTimeout):
         return Kind.OUTAGE
     # Asking twice is a mistake of the handler's, which it would make again.
-    return Kind.PERMANENT if isinstance(fault, NestedCheckout) else Kind.TRANSIENT
+    permanent = isinstance(fault, NestedCheckout | Unpublishable)
+    return Kind.PERMANENT if permanent else Kind.TRANSIENT
+
+
+def _classify_database(fault: DBAPIError) -> Kind:
+    code = _code(fault)
+    if code in _TRANSIENT:
+        return Kind.TRANSIENT
+    if fault.connection_invalidated or code in _OUTAGES or code[:2] in _OUTAGE_CLASSES:
+        return Kind.OUTAGE
+    if code in _CONTENTION:
+        return Kind.CONTENTION
+    if isinstance(fault, IntegrityError) or code[:2] in _PERMANENT_CLASSES:
+        return Kind.PERMANENT
+    if code:
+        return Kind.TRANSIENT
+    # Without a code asyncpg raises what it finds itself: a value that does not fit its parameter
+    # (a ValueError as well), or a connection that died under it.
+    cause = getattr(fault.orig, "__cause__", None)
+    return Kind.PERMANENT if isinstance(cause, ValueError) else Kind.OUTAGE
+
+
+def _classify_handler(fault: HandlerFault) -> Kind:
+    if fault.permanent:
+        return Kind.PERMANENT
+    if fault.connection_lost:
+        return Kind.OUTAGE
+    if any(_code(cause) in _CONTENTION for cause in database_faults(fault)):
+        return Kind.CONTENTION
+    return classify(fault.__cause__) if fault.__cause__ is not None else Kind.TRANSIENT
 
 
 def is_doubtful(fault: BaseException) -> bool:
@@ -88,10 +124,50 @@ def is_doubtful(fault: BaseException) -> bool:
     A connection that was open broke, or a table or right is missing that the database, asked, has.
     A server that says what ails it (disk full, read-only) is taken at its word.
     """
+    if isinstance(fault, HandlerFault):
+        return fault.connection_lost
+    if is_of_connecting(fault):
+        return False
     if isinstance(fault, DBAPIError):
-        code = getattr(fault.orig, "sqlstate", None) or ""
+        code = _code(fault)
         if code == READ_ONLY:  # such a connection is left, not broken
             return False
         broken = fault.connection_invalidated or code[:2] in ("", "08") or code.startswith("57P0")
         return broken or code in _UNDER_CHANGE
     return isinstance(fault, ConnectionResetError | BrokenPipeError | TimeoutError)
+
+
+def is_of_connecting(fault: BaseException) -> bool:
+    """Whether no connection could be had, which is no command's doing."""
+    if isinstance(fault, HandlerFault):  # it had one
+        return False
+    if isinstance(fault, PoolTimeout | ConnectionRefusedError | gaierror):
+        return True
+    return any(WHILE_CONNECTING in getattr(each, "__notes__", ()) for each in _chain(fault))
+
+
+def is_handlers(fault: BaseException) -> TypeGuard[HandlerFault]:
+    """Whether it came out of a handler that had its connection all the time."""
+    return isinstance(fault, HandlerFault) and not fault.connection_lost
+
+
+def is_proven(fault: BaseException) -> TypeGuard[HandlerFault]:
+    """Whether it was the handler's own doing, and not what the database said to it."""
+    return is_handlers(fault) and not database_faults(fault)
+
+
+def database_faults(fault: BaseException) -> list[DBAPIError]:
+    """What the database has said, among what has led to a fault."""
+    return [each for each in _chain(fault) if isinstance(each, DBAPIError)]
+
+
+def _chain(fault: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while fault is not None and id(fault) not in seen:
+        seen.add(id(fault))
+        yield fault
+        fault = fault.__cause__ or fault.__context__ or getattr(fault, "orig", None)
+
+
+def _code(fault: DBAPIError) -> str:
+    return getattr(fault.orig, "sqlstate", None) or ""

@@ -105,7 +105,7 @@ class Lane:
                 if job.key in self._parked:
                     self._parked[job.key].append(job)
                     continue
-                if job.failures:  # its neighbours need not pay for what it does
+                if job.failures or job.waits:  # its neighbours need not pay for what it does
                     if group:
                         self._waiting.appendleft(job)
                         return group

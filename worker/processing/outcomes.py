@@ -133,9 +133,17 @@ class Outcomes:
 
 
 def problem_of(refusal: Refusal) -> Problem:
-    """The refusal as the sender sees it."""
-    fault = Fault(refusal.pointer, refusal.code, refusal.detail)
-    return Problem(refusal.code, refusal.detail, (fault,))
+    """The refusal as the sender sees it; never fails, whatever a handler has made of it."""
+    code, detail, pointer = (_text_of(refusal, name) for name in ("code", "detail", "pointer"))
+    return Problem(code, detail, (Fault(pointer, code, detail),))
+
+
+def _text_of(refusal: Refusal, name: str) -> str:
+    try:
+        text = str(getattr(refusal, name))
+    except BaseException:
+        return Refusal.code if name == "code" else ""
+    return text.encode("utf-8", "replace").decode()
 
 
 def entry_for(job: Job, outcome: Settled) -> Entry | None:

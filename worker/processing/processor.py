@@ -7,7 +7,7 @@ fault.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -18,16 +18,21 @@ from worker.codec.codec import Codec
 from worker.core.backoff import Backoff
 from worker.core.messages import Away, Barred, Command, Held, Job, Outcome, Retry
 from worker.core.registry import Registry, Verb
+from worker.core.tasks import is_cancelled
 from worker.database import ledger
 from worker.database.engine import Sessions
 from worker.database.errors import sqlstate
 from worker.database.lock_timeouts import LOCK_TIMEOUT, end_frozen, wait_briefly
+from worker.processing.custom_handler import HandlerFault
 from worker.processing.failures import SUSPECT_LOSSES, Failures
-from worker.processing.fault_kinds import Kind, classify
+from worker.processing.fault_kinds import Kind, classify, is_of_connecting, is_proven
 from worker.processing.outcomes import Outcomes
 from worker.processing.row_cache import NeedsTransaction
 from worker.processing.single_statement import LoneCreate
-from worker.processing.transaction import Transaction
+from worker.processing.transaction import Limits, Transaction
+
+IsUp = Callable[[BaseException], Awaitable[bool]]
+"""Asks the database, after this fault, whether it is up."""
 
 
 @dataclass(slots=True)
@@ -40,15 +45,22 @@ class _Course:
     """Whether one of the group waited for somebody's lock in vain. To wait as long in each of the
     halves would hold up all the others, and only say again what is known."""
 
+    def note(self, job: Job, outcome: Outcome) -> None:
+        """Let nothing with the job's key overtake it while it waits."""
+        if isinstance(outcome, Retry) and job.key is not None:
+            self.held.add(job.key)
+
 
 class Processor:
     """Carries commands out. Safe to call from several lanes at once.
 
     `max_attempts` bounds the attempts at a command whose handler fails, `max_deliveries` those at
     one that, run alone, took the process down each time; `budget_seconds` is the age at which a
-    transaction takes no further command. A session of another worker that holds a lock and has been
-    frozen for `frozen_seconds` is ended. `autocommit` is an engine for a create that comes alone;
-    with none, it has a transaction like all others.
+    transaction takes no further command. A custom handler has `handler_timeout_seconds`; for
+    `contention_seconds` a command is tried again uncounted while others are in its way. `is_up`
+    asks the database. A session of another worker that holds a lock and has been frozen for
+    `frozen_seconds` is ended. `autocommit` is an engine for a create that comes alone; with none,
+    it has a transaction like all others.
     """
 
     def __init__(
@@ -62,6 +74,9 @@ class Processor:
         max_deliveries: int,
         budget_seconds: float,
         frozen_seconds: float = 30,
+        is_up: IsUp,
+        handler_timeout_seconds: float = 10,
+        contention_seconds: float = 300,
         autocommit: AsyncEngine | None = None,
     ) -> None:
         self._sessions = sessions
@@ -69,10 +84,16 @@ class Processor:
         self._registry = registry
         self._outcomes = Outcomes(registry, codec)
         self._failures = Failures(
-            sessions, registry, self._outcomes, max_attempts=max_attempts, backoff=backoff
+            sessions,
+            registry,
+            self._outcomes,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            contention_seconds=contention_seconds,
         )
+        self._is_up = is_up
         self._max_deliveries = max_deliveries
-        self._budget_seconds = budget_seconds
+        self._limits = Limits(budget_seconds, handler_timeout_seconds)
         self._frozen_seconds = frozen_seconds
 
     async def process(self, jobs: Sequence[Job]) -> list[Outcome]:
@@ -93,21 +114,28 @@ class Processor:
             if not isinstance(outcome, Retry):
                 return [outcome]
             # It is in the ledger: it was done, but its worker died before it could say so.
-        outcomes: list[Outcome] = []
-        course = _Course()
-        while len(outcomes) < len(jobs):
-            batch = _distinct(jobs[len(outcomes) :])
-            outcomes += await self._together(batch, course)
-            outcomes = _nothing_after_a_loss(outcomes, len(jobs))
-        return outcomes
+        return await self._split(jobs, _Course())
 
-    async def _together(self, jobs: Sequence[Job], course: _Course) -> list[Outcome]:
-        """Run the jobs in one transaction if that goes well, else in smaller ones."""
+    async def _split(self, jobs: Sequence[Job], course: _Course) -> list[Outcome]:
+        """Outcomes of all the jobs: in one transaction if that goes well, else in several."""
         outcomes: dict[int, Outcome] = {}
         held = course.held
-        while ready := [job for job in jobs if id(job) not in outcomes and job.key not in held]:
-            ran = await self._ready_together(ready, course)
-            outcomes |= {id(job): outcome for job, outcome in zip(ready, ran, strict=False)}
+        while ready := _distinct(
+            [job for job in jobs if id(job) not in outcomes and job.key not in held]
+        ):
+            try:
+                # Alone, a command waits as long as the settings say, once; then its lane goes on.
+                waited = len(ready) == 1 and ready[0].waits
+                briefly = bool(waited) or (course.met_a_lock and len(ready) > 1)
+                ran = await self._transact(ready, briefly=briefly)
+            except BaseException as fault:
+                if is_cancelled():  # else it is what a command's handler has raised
+                    raise
+                ran = await self._recover(ready, fault, course)
+            # The first jobs at least: a transaction may run out of time.
+            for job, outcome in zip(ready, ran, strict=False):
+                outcomes[id(job)] = outcome
+                course.note(job, outcome)
             if any(isinstance(outcome, Away) for outcome in ran):
                 break
         found: list[Outcome] = []
@@ -119,14 +147,6 @@ class Processor:
             else:
                 break
         return _nothing_after_a_loss(found, len(jobs))
-
-    async def _ready_together(self, jobs: list[Job], course: _Course) -> list[Outcome]:
-        """Outcomes of the first jobs at least: a transaction may run out of time."""
-        try:
-            # Alone, a command waits as long as the settings say: that is its attempt.
-            return await self._transact(jobs, briefly=course.met_a_lock and len(jobs) > 1)
-        except Exception as fault:
-            return await self._recover(jobs, fault, course)
 
     async def _transact(self, jobs: Sequence[Job], *, briefly: bool = False) -> list[Outcome]:
         if len(jobs) == 1 and self._is_ordinary(jobs[0]):
@@ -150,38 +170,57 @@ class Processor:
             if briefly:
                 await wait_briefly(session)
             transaction = Transaction(
-                session, self._registry, self._outcomes, self._budget_seconds, trust=trust
+                session, self._registry, self._outcomes, self._limits, trust=trust
             )
             return await transaction.run(jobs)
 
     def _is_ordinary(self, job: Job) -> bool:
         """Whether the command seems to be new, and its handler leaves all checks to constraints."""
-        tried = job.envelope.delivery.delivery_count or job.failures or job.losses
+        tried = job.envelope.delivery.delivery_count or job.failures or job.losses or job.waits
         return not tried and isinstance(job.item, Command) and self._verb(job).batched
 
     def _verb(self, job: Job) -> Verb:
         assert isinstance(job.item, Command)
         return self._registry[job.item.entity].verbs[job.item.verb]
 
-    async def _recover(self, jobs: list[Job], fault: Exception, course: _Course) -> list[Outcome]:
+    async def _recover(
+        self, jobs: Sequence[Job], fault: BaseException, course: _Course
+    ) -> list[Outcome]:
+        """Outcomes of the first jobs at least, whose transaction has failed and left nothing."""
         kind = classify(fault)
+        down = kind is Kind.OUTAGE and await self._is_outage(fault)
+        suspect = len(jobs) > 1 and any(job.losses >= SUSPECT_LOSSES for job in jobs)
+        if down and not suspect:
+            return await self._failures.lost(jobs, fault)
         if sqlstate(fault) == LOCK_TIMEOUT:
             course.met_a_lock = True
             await end_frozen(self._sessions, after_seconds=self._frozen_seconds)
-        suspect = any(job.losses >= SUSPECT_LOSSES for job in jobs)
-        if len(jobs) > 1 and (kind is not Kind.OUTAGE or suspect):
-            middle = len(jobs) // 2
-            outcomes = await self._together(jobs[:middle], course)
-            if any(isinstance(outcome, Away) for outcome in outcomes):
-                return outcomes
-            return outcomes + await self._together(jobs[middle:], course)
-        if kind is Kind.OUTAGE:
-            outcomes = await self._failures.lost(jobs, fault)
-        else:
-            outcomes = [await self._failures.outcome(jobs[0], fault, kind)]
-        if isinstance(outcomes[0], Retry) and jobs[0].key is not None:
-            course.held.add(jobs[0].key)
+        if len(jobs) == 1:
+            return [await self._failures.outcome(jobs[0], fault, kind)]
+        outcomes: list[Outcome] = []
+        for part in _parts(jobs, fault):
+            if not down and is_proven(fault) and part[0] is jobs[fault.position]:
+                ran = [await self._failures.outcome(part[0], fault, kind)]
+                course.note(part[0], ran[0])
+            else:
+                ran = await self._split(part, course)
+            outcomes += ran
+            if any(isinstance(outcome, Away) for outcome in ran):
+                break
         return outcomes
+
+    async def _is_outage(self, fault: BaseException) -> bool:
+        """Whether there is one, by what the database says when it is asked."""
+        return is_of_connecting(fault) or not await self._is_up(fault)
+
+
+def _parts(jobs: Sequence[Job], fault: BaseException) -> list[Sequence[Job]]:
+    """What is known of the culprit: it is one of them, or the one whose handler failed."""
+    if isinstance(fault, HandlerFault):
+        at = fault.position
+        return [part for part in (jobs[:at], jobs[at : at + 1], jobs[at + 1 :]) if part]
+    middle = len(jobs) // 2
+    return [jobs[:middle], jobs[middle:]]
 
 
 def _distinct(jobs: Sequence[Job]) -> Sequence[Job]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from time import monotonic
 
-from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.core.errors import Refusal
@@ -26,8 +26,18 @@ from worker.core.messages import (
 from worker.core.registry import Entity, Registry, Verb
 from worker.database import ledger
 from worker.database.ledger import DEAD_LETTERED, Entry
+from worker.processing.custom_handler import CustomHandler, HandlerFault
 from worker.processing.outcomes import Outcomes, entry_for
 from worker.processing.unit_of_work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a transaction, and a custom handler within it, may take."""
+
+    budget_seconds: float
+    """Age at which it takes no further command."""
+    handler_timeout_seconds: float
 
 
 class Transaction:
@@ -42,7 +52,7 @@ class Transaction:
         session: AsyncSession,
         registry: Registry,
         outcome_of: Outcomes,
-        budget_seconds: float,
+        limits: Limits,
         *,
         trust: bool = False,
     ) -> None:
@@ -51,7 +61,9 @@ class Transaction:
         self._outcome_of = outcome_of
         self._trust = trust
         self._work = Work(session, registry, trust=trust)
-        self._until = monotonic() + budget_seconds
+        self._until = monotonic() + limits.budget_seconds
+        self._limits = limits
+        self._is_closed = False  # to further commands
         self._outcomes: list[Settled | None] = []
         self._again: set[str] = set()
 
@@ -69,7 +81,7 @@ class Transaction:
             else:
                 assert isinstance(job.item, Command)  # what is barred does not come here
                 await self._carry_out(job.item, len(self._outcomes) - 1)
-            if monotonic() > self._until:
+            if self._is_closed or monotonic() > self._until:
                 break
         await self._work.flush()
         outcomes = [outcome for outcome in self._outcomes if outcome is not None]
@@ -101,12 +113,12 @@ class Transaction:
         return entity, entity.verbs[command.verb]
 
     async def _carry_out(self, command: Command, position: int) -> None:
-        _, verb = self._verb(command)
+        entity, verb = self._verb(command)
         try:
-            if verb.batched:
-                event = await verb.handle(self._work, command)
-            else:
-                event = await self._between_savepoints(verb, command)
+            if not verb.batched:
+                await self._run_custom(entity, verb, command, position)
+                return
+            event = await verb.handle(self._work, command)
         except Refusal as refusal:
             self._outcomes[position] = self._outcome_of.refused(command, refusal)
             return
@@ -121,16 +133,24 @@ class Transaction:
         else:
             write_event()
 
-    async def _between_savepoints(self, verb: Verb, command: Command) -> Event:
+    async def _run_custom(
+        self, entity: Entity, verb: Verb, command: Command, position: int
+    ) -> None:
         """A handler of one's own may do anything before it refuses: its traces are undone."""
         await self._work.isolate()
-        async with self._session.begin_nested():
-            event = await verb.handle(self._session, command)
-            await self._session.flush()
-            state = inspect(event.row)
-            if state.persistent and state.unloaded.intersection(state.mapper.columns.keys()):
-                await self._session.refresh(event.row)
-        return event
+
+        def write_event(event: Event) -> None:
+            self._outcomes[position] = self._outcome_of.done(command, event, utc_now())
+
+        handler = CustomHandler(
+            verb.handle, entity, command, timeout_seconds=self._limits.handler_timeout_seconds
+        )
+        try:
+            await handler.run(self._session, write_event)
+        except HandlerFault as fault:
+            fault.position = position
+            raise
+        self._is_closed = handler.changed_settings
 
     async def _remember(
         self, jobs: Sequence[Job], outcomes: Sequence[Settled], seen: Mapping[str, Entry]

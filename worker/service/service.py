@@ -90,6 +90,9 @@ class Service:
             # Before the broker's own limit, so that the end is told by an event.
             max_deliveries=settings.broker.delivery_limit // 2,
             budget_seconds=settings.group_budget_seconds,
+            handler_timeout_seconds=settings.handler_timeout_seconds,
+            contention_seconds=settings.contention_seconds,
+            is_up=self._watch.is_up,
             frozen_seconds=settings.database.idle_in_transaction_timeout_seconds,
             autocommit=autocommit(self._engine),
         )

@@ -281,6 +281,16 @@ class Settings(BaseSettings):
     retry_max_seconds: Seconds = Field(
         10, description="Upper bound of any wait before a new attempt."
     )
+    contention_seconds: Seconds = Field(
+        300,
+        description="Time for which a command is tried again, uncounted, while others are in its "
+        "way: they keep its row locked, or change it first. After that each try is an attempt.",
+    )
+    handler_timeout_seconds: Seconds = Field(
+        10,
+        description="Longest run of a handler of your own; then it is cancelled, and its attempt "
+        "has failed.",
+    )
     shutdown_seconds: Seconds = Field(
         15, description="Time that a stop leaves for what is in hand."
     )

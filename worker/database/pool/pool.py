@@ -9,7 +9,8 @@ are taken: engines, sessions and connections all come through `_do_get`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter
@@ -31,7 +32,27 @@ log = structlog.get_logger(__name__)
 WARN_EVERY_SECONDS = 60
 """A pool that is exhausted for hours says so once a minute."""
 
+WHILE_CONNECTING = "while a connection to the database was opened"
+"""Noted on what is raised then: no statement has been sent, so none can be at fault."""
+
 _latest: ContextVar[Hold | None] = ContextVar("latest hold", default=None)
+
+
+@contextmanager
+def held_by(task: asyncio.Task[Any]) -> Iterator[None]:
+    """Let the other task stand for this one, whose connection it uses meanwhile.
+
+    Should it ask for a second one, it is told so.
+    """
+    hold = _latest.get()
+    if hold is None:
+        yield
+        return
+    own, hold.task = hold.task, id(task)
+    try:
+        yield
+    finally:
+        hold.task = own
 
 
 class NestedCheckout(InvalidRequestError):
@@ -159,8 +180,9 @@ class FairPool(AsyncAdaptedQueuePool):
         hold = Hold(self._gate, id(asyncio.current_task()), calling_place(), outer)
         try:
             entry = super()._do_get()
-        except BaseException:
+        except BaseException as error:
             self._gate.leave()
+            error.add_note(WHILE_CONNECTING)
             raise
         self._idle.discard(entry)
         self._holds.add(hold)
