@@ -478,6 +478,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         witnesses=("unit/test_fault_kinds.py::test_a_fault_is_known_by_its_sqlstate",),
     ),
     Mutation(
+        name="a lane that ends in silence",
+        breaks="commands of a lane that has ended are never answered, and readiness is silent",
+        guarantee="G1",
+        changes=(
+            change(
+                "core/tasks.py",
+                'raise Ended(f"{future!r} was cancelled")',
+                "return None",
+                depth=8,
+            ),
+        ),
+        witnesses=("unit/test_lanes.py::test_a_lane_whose_task_ends_ends_all_and_says_why",),
+    ),
+    Mutation(
         name="an outage believed without asking",
         breaks="a handler whose own call is refused stops its lane until that call goes well",
         guarantee="G5",

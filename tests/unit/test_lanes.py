@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.fakes import NO_WAIT, FakeSource, done, make_job, tag_of, turns, until
 from worker.core.messages import Away, Held, Item, Job, Outcome, Retry, Settled
+from worker.core.tasks import Ended
 from worker.processing import lanes as lanes_module
 from worker.processing.lanes import MAX_UNPUBLISHED_GROUPS, Lane, Lanes
 
@@ -93,6 +94,24 @@ async def test_what_waits_together_runs_together_in_order() -> None:
     assert [tags(group) for group in bench.groups] == [tags(jobs)]
     assert bench.published == [tags(jobs)]
     assert source.settled == tags(jobs)
+
+
+@pytest.mark.parametrize("step", ["process", "publish"])
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), ValueError("a bug")])
+async def test_a_lane_whose_task_ends_ends_all_and_says_why(
+    step: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its commands would wait for ever, and nobody would know."""
+    bench = Bench()
+
+    async def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(bench, step, fail)
+    lanes = make_lanes(bench, 4)
+    lanes.submit(item(make_job("a")))
+    with pytest.raises((Ended, ValueError)):
+        await asyncio.wait_for(lanes.run(), 5)
 
 
 async def test_a_command_that_comes_alone_runs_at_once() -> None:
@@ -470,5 +489,5 @@ async def test_a_lane_that_breaks_says_so() -> None:
 
     lanes = make_lanes(Bench(broken), 2)
     lanes.submit(item(make_job("a")))
-    with pytest.raises(ExceptionGroup):
+    with pytest.raises(ValueError, match="a bug"):
         await asyncio.wait_for(lanes.run(), 5)

@@ -29,6 +29,7 @@ from worker.broker.nodes import Nodes
 from worker.broker.protocol.frame_reader import Intake, TolerantTransport
 from worker.core.backoff import RECONNECT
 from worker.core.errors import Misconfigured, Unreachable
+from worker.core.tasks import is_cancelled
 from worker.settings.settings import BrokerSettings
 from worker.telemetry.readiness import Part
 
@@ -205,7 +206,7 @@ async def keep_connected(settings: BrokerSettings, name: str, part: Part, serve:
             reason = str(error) or type(error).__name__
         except asyncio.CancelledError:
             # aiormq cancels what waits for an answer when a connection dies.
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             reason = "the connection was lost"
         except Exception as error:
@@ -217,8 +218,3 @@ async def keep_connected(settings: BrokerSettings, name: str, part: Part, serve:
         part.down(reason)
         attempt += 1
         await asyncio.sleep(RECONNECT.delay(attempt))
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -28,6 +28,7 @@ from worker.core.messages import (
     Settled,
     Source,
 )
+from worker.core.tasks import all_of
 
 Process = Callable[[Sequence[Job]], Awaitable[list[Outcome]]]
 """Runs jobs; never raises."""
@@ -76,10 +77,8 @@ class Lane:
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until stopped."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._run_groups())
-            tasks.create_task(self._publish_groups())
+        """Work until stopped; raises what ends one of its tasks before, were it cancelled."""
+        await all_of(self._run_groups(), self._publish_groups())
 
     async def _run_groups(self) -> None:
         while group := await self._next_group():
@@ -224,9 +223,7 @@ class Lanes:
 
     async def run(self) -> None:
         """Work until stopped, and until what was in hand then has been answered."""
-        async with asyncio.TaskGroup() as tasks:
-            for lane in self._lanes:
-                tasks.create_task(lane.run())
+        await all_of(*(lane.run() for lane in self._lanes))
 
     def stop(self) -> None:
         """Begin no further transaction."""

@@ -6,9 +6,10 @@ consumer ─▶ codec ─▶ lanes ─▶ processor ─▶ publisher ─▶ cons
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -22,9 +23,10 @@ from worker.codec.authorization import Authorization
 from worker.codec.codec import Codec
 from worker.codec.routing_key import RoutingWatch
 from worker.core.backoff import Backoff
+from worker.core.errors import WorkerError, words
 from worker.core.messages import DeadLetter, Delivery, Job, Settled
 from worker.core.registry import Registry, load_registry
-from worker.core.tasks import end
+from worker.core.tasks import Ended, end, result_of
 from worker.database.capacity import warn_if_crowded
 from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.database.health import DatabaseWatch
@@ -122,13 +124,21 @@ class Service:
         self.health.metrics.add(self._consumer.partitions.read)
         self.health.metrics.add(self._routing.read)
         self._stop = asyncio.Event()
+        self._beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
 
     def stop(self) -> None:
         """Begin to stop; `run` returns when that is done."""
         self._stop.set()
 
+    def beside(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have this work done as long as the service runs; it ends no earlier."""
+        self._beside[name] = work
+
     async def run(self) -> None:
-        """Consume until stopped. Raises `Misconfigured` where waiting cannot help."""
+        """Consume until stopped. Raises `Misconfigured` where waiting cannot help.
+
+        What ends one of its parts before, whatever it is, is raised, and is why it is not ready.
+        """
         try:
             async with self.health:
                 await self._run()
@@ -140,39 +150,52 @@ class Service:
 
     async def _run(self) -> None:
         broker, name = self._settings.broker, self._settings.namespace
-        parts = [
-            self._start_with_the_database(),
-            keep_connected(
+        parts = {
+            "lanes": self._lanes.run(),
+            "events": keep_connected(
                 broker, f"{name} events", self.health.part("events"), self._publisher.serve
             ),
-            keep_connected(
+            "commands": keep_connected(
                 broker, f"{name} commands", self.health.part("commands"), self._consumer.serve
             ),
-            self._watch.keep_looking(),
-            self._keep_pruned(),
-        ]
-        lanes = asyncio.create_task(self._lanes.run())
-        tasks = [lanes, *(asyncio.create_task(part) for part in parts)]
+            "database": self._watch_the_database(),
+            "retention": self._keep_pruned(),
+            **{name: work() for name, work in self._beside.items()},
+        }
+        tasks = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
         stop = asyncio.create_task(self._stop.wait())
         try:
-            await _until(stop, tasks)
+            await self._until(stop, tasks.values())
             log.info("stopping", seconds=self._settings.shutdown_seconds)
-            await self._finish_what_is_in_hand(lanes)
+            await self._finish_what_is_in_hand(tasks["lanes"])
         finally:
-            await end([*tasks, stop])
+            await end([*tasks.values(), stop])
         log.info("stopped")
 
-    async def _start_with_the_database(self) -> None:
+    async def _until(self, stop: asyncio.Task[bool], tasks: Iterable[asyncio.Task[None]]) -> None:
+        """Wait for the stop. None of the tasks ends before, for whatever reason, and is missed."""
+        pending: set[asyncio.Task[Any]] = {stop, *tasks}
+        while not stop.done():
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stop}:
+                error = _reason_for_the_end_of(task)
+                if not isinstance(error, WorkerError):
+                    self.health.part(task.get_name()).down(f"it has ended: {words(error)}")
+                raise error
+
+    async def _watch_the_database(self) -> None:
         await self._watch.start()
         if self._processes:
             await warn_if_crowded(self._engine, processes=self._processes)
+        await self._watch.keep_looking()
 
     async def _finish_what_is_in_hand(self, lanes: asyncio.Task[None]) -> None:
         try:
             async with asyncio.timeout(self._settings.shutdown_seconds):
                 self._lanes.stop()
                 await self._consumer.stop_taking()
-                await lanes
+                await asyncio.wait({lanes})
+                result_of(lanes)
                 await self._consumer.finish()
         except TimeoutError:
             log.warning(
@@ -211,13 +234,12 @@ def _log_dead_letter(job: Job, letter: DeadLetter) -> None:
     )
 
 
-async def _until(stop: asyncio.Task[bool], tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Wait for the stop; raise what any of the tasks raises before."""
-    pending: set[asyncio.Task[None] | asyncio.Task[bool]] = {stop, *tasks}
-    while stop in pending:
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+def _reason_for_the_end_of(task: asyncio.Task[None]) -> BaseException:
+    try:
+        result_of(task)
+    except BaseException as error:
+        return error
+    return Ended(f"{task.get_name()} returned")
 
 
 async def run_until_signalled(settings: Settings) -> None:

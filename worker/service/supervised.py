@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -52,15 +53,11 @@ async def run_on_line(settings: Settings, line: socket.socket, *, processes: int
     _heed_signals(service)
     # A second descriptor of the same line: this one is closed with its streams.
     reader, writer = await asyncio.open_connection(sock=line.dup())
-    helpers = [
-        asyncio.create_task(_listen(reader, service, running)),
-        asyncio.create_task(_report(writer, service)),
-    ]
+    service.beside("parent", partial(_listen, reader, service, running))
+    service.beside("reports", partial(_report, writer, service))
     try:
         await service.run()
     finally:
-        for helper in helpers:
-            helper.cancel()
         writer.close()
 
 
@@ -86,6 +83,7 @@ async def _listen(
     if not said:
         log.warning("the parent process is gone")
         service.stop()
+    await asyncio.Event().wait()  # it ends with the service
 
 
 async def _report(writer: asyncio.StreamWriter, service: Service) -> None:
@@ -95,3 +93,4 @@ async def _report(writer: asyncio.StreamWriter, service: Service) -> None:
             writer.write(json.dumps(report).encode() + b"\n")
             await writer.drain()
             await asyncio.sleep(REPORT_SECONDS)
+    await asyncio.Event().wait()  # nobody is there to be told; the other end of the line says so

@@ -93,6 +93,7 @@ class Subscription:
             asyncio.ensure_future(self._failed.wait()): (
                 "a delivery could not be taken; the log says why"
             ),
+            asyncio.ensure_future(asyncio.wait({self._acks})): "nothing is acknowledged any more",
         }
         ended = await first_of(*reasons)
         return reasons[ended] or str(ended.result())
