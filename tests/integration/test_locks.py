@@ -71,7 +71,8 @@ async def test_its_session_is_ended_and_the_command_carried_out(
 async def test_others_and_whoever_is_only_slow_are_let_be(
     harness: Harness, name: str, idle: float
 ) -> None:
-    async with harness.worker(database=limits(harness, idle=idle), max_attempts=3):
+    database = limits(harness, idle=idle)
+    async with harness.worker(database=database, max_attempts=3, contention_seconds=1):
         await harness.ask("user.create", data=ANN)
         async with frozen(harness, name.format(harness.settings.namespace)) as pid:
             event = await harness.ask("user.update", target={"username": "ann"}, data={"rating": 5})
