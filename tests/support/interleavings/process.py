@@ -30,7 +30,7 @@ from worker.core.errors import Unreachable
 from worker.database import ledger
 from worker.database.health import DatabaseWatch
 from worker.database.ledger import Entry
-from worker.processing import transaction
+from worker.processing import failures, processor, transaction
 from worker.service import service
 from worker.service.service import Service
 from worker.settings.settings import Settings
@@ -194,6 +194,9 @@ async def _insert_and_record(
     return await connection.insert_and_record(columns, entry, id_to_come)
 
 
+async def _nothing(*_: object) -> None: ...
+
+
 async def _for_ever(*_: object, **__: object) -> None:
     await asyncio.Event().wait()
 
@@ -225,5 +228,7 @@ def seams(world: World, seed: int) -> Iterator[None]:
         patch.setattr(ledger, "record", _record)
         patch.setattr(ledger, "insert_and_record", _insert_and_record)
         patch.setattr(transaction, "monotonic", world.loop.time)
+        patch.setattr(failures, "monotonic", world.loop.time)
+        patch.setattr(processor, "wait_briefly", _nothing)  # locks time out nowhere here
         backoff._random.seed(seed)
         yield
