@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import asyncpg
 import pytest
@@ -78,7 +79,7 @@ async def test_neighbours_go_on_meanwhile(harness: Harness) -> None:
         assert (await harness.event(locked)).routing_key == "user.updated"
 
 
-def _members(command: dict[str, object]) -> dict[str, object]:
+def _members(command: dict[str, Any]) -> dict[str, Any]:
     return {"type_": command["type"], "data": command["data"]}
 
 
