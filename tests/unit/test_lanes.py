@@ -58,7 +58,8 @@ class Bench:
         await self.database.wait()
 
     def lane(self, group_size: int = 10) -> Lane:
-        return Lane(self.process, self.publish, self.database_is_well, group_size)
+        slots = asyncio.Semaphore(1)
+        return Lane(self.process, self.publish, self.database_is_well, group_size, slots)
 
     @property
     def order(self) -> list[int]:
@@ -275,21 +276,56 @@ async def test_a_retry_without_key_holds_back_nobody() -> None:
     assert source.settled == tags([second, first])
 
 
-async def test_a_command_that_has_failed_runs_alone() -> None:
-    bench, source = Bench(), FakeSource()
+async def test_a_retry_runs_alone_and_its_neighbours_do_not_wait_for_it() -> None:
+    source = FakeSource()
+    first, held, *free = (make_job(key, source=source) for key in ("a", "a", "b", "c", "d"))
+    bench = Bench()
+    hang = asyncio.Event()
+
+    async def process(jobs: Sequence[Job]) -> list[Outcome]:
+        bench.groups.append(list(jobs))
+        if first in jobs and first.failures == 0:
+            first.failures = 1
+            return [Retry("", 0) if job is first else Held() for job in jobs]
+        if first in jobs:
+            await hang.wait()
+        return all_done(jobs)
+
+    bench.process = process  # type: ignore[method-assign]
     lane = bench.lane()
-    jobs = [make_job(str(number), source=source) for number in range(5)]
-    jobs[2].failures = 1
-    for job in jobs:
-        lane.submit(job)
+    lane.submit(first)
+    lane.submit(held)
     async with running(lane):
+        await until(lambda: bench.groups[-1:] == [[first]])
+        for job in free:
+            lane.submit(job)
+        await until(lambda: len(source.settled) == len(free))
+        hang.set()
         await until(lambda: len(source.settled) == 5)
 
-    assert [tags(group) for group in bench.groups] == [
-        tags(jobs[:2]),
-        tags(jobs[2:3]),
-        tags(jobs[3:]),
-    ]
+    assert source.settled == tags([*free, first, held])
+
+
+async def test_a_retry_that_meets_an_outage_is_tried_again_when_it_is_over() -> None:
+    source, seen = FakeSource(), iter([Retry("", 0), Away("gone"), Away("gone"), None])
+    job, behind = make_job("a", source=source), make_job("a", source=source)
+
+    def decide(jobs: Sequence[Job]) -> list[Outcome]:
+        if job not in jobs:
+            return all_done(jobs)
+        outcome = next(seen)
+        first = done(job) if outcome is None else outcome
+        return [first, *(Held() for _ in jobs[1:])]
+
+    bench = Bench(decide)
+    lane = bench.lane()
+    lane.submit(job)
+    lane.submit(behind)
+    async with running(lane):
+        await until(lambda: len(source.settled) == 2)
+
+    assert source.settled == tags([job, behind])
+    assert bench.asked_about == ["gone", "gone"]
 
 
 async def test_a_lost_database_is_waited_for_and_nothing_overtakes() -> None:

@@ -4,7 +4,8 @@ A lane is one task with its own queue. It takes what is waiting, up to the size 
 it run as one transaction: one command when idle, many under backlog, with no timer and no wait in
 between. A second task publishes what the first has committed, so that the next transaction does not
 wait for the broker's confirms. At most three groups are committed and wait to be published, beside
-those that are being published and the one that is being carried out.
+those that are being published and the one that is being carried out. A third task tries again, one
+by one, what has failed: its key waits for it, and no other.
 """
 
 from __future__ import annotations
@@ -46,7 +47,12 @@ class Lane:
     """Runs jobs in the order in which they came."""
 
     def __init__(
-        self, process: Process, publish: Publish, database_is_well: DatabaseIsWell, group_size: int
+        self,
+        process: Process,
+        publish: Publish,
+        database_is_well: DatabaseIsWell,
+        group_size: int,
+        retries_at_once: asyncio.Semaphore,
     ) -> None:
         self._process = process
         self._publish = publish
@@ -54,10 +60,12 @@ class Lane:
         self._group_size = group_size
         self._waiting: deque[Job] = deque()
         self._parked: dict[str, deque[Job]] = {}
+        """What waits for the retry of an earlier job with its key."""
+        self._retries: asyncio.Queue[Job | None] = asyncio.Queue()
+        self._retries_at_once = retries_at_once
         self._sources: set[Source] = set()
         self._wake = asyncio.Event()
         self._stopping = False
-        self._losses_in_a_row = 0
         self._committed: asyncio.Queue[list[tuple[Job, Settled]] | None] = asyncio.Queue(
             MAX_UNPUBLISHED_GROUPS
         )
@@ -75,23 +83,58 @@ class Lane:
         """Begin no further transaction; `run` returns when what is in hand has been answered."""
         self._stopping = True
         self._wake.set()
+        self._retries.put_nowait(None)
 
     async def run(self) -> None:
         """Work until stopped; raises what ends one of its tasks before, were it cancelled."""
-        await all_of(self._run_groups(), self._publish_groups())
+        await all_of(self._carry_out(), self._publish_groups())
+
+    async def _carry_out(self) -> None:
+        await all_of(self._run_groups(), self._run_retries())
+        await self._committed.put(None)
 
     async def _run_groups(self) -> None:
+        losses_in_a_row = 0
         while group := await self._next_group():
-            for job in group:
-                delivery = job.envelope.delivery
-                delivery.source.begin(delivery.tag)
+            _begin(group)
             outcomes = await self._process(group)
             settled = self._sort(group, outcomes)
             if settled:
                 await self._committed.put(settled)
             lost = next((outcome for outcome in outcomes if isinstance(outcome, Away)), None)
-            await self._after(lost)
-        await self._committed.put(None)
+            losses_in_a_row = 0 if lost is None else losses_in_a_row + 1
+            if lost is not None:
+                await self._wait_for_the_database(lost, losses_in_a_row)
+
+    async def _run_retries(self) -> None:
+        """Try again what is due, beside the groups: it may take as long as it did before."""
+        losses_in_a_row = 0
+        while (job := await self._retries.get()) is not None:
+            if _is_closed(job):  # the broker delivers it again
+                self._release(job.key)
+                continue
+            async with self._retries_at_once:
+                if self._stopping:
+                    return
+                outcome = await self._try_again(job)
+            if not isinstance(outcome, Away):
+                losses_in_a_row = 0
+                continue
+            losses_in_a_row += 1
+            await self._wait_for_the_database(outcome, losses_in_a_row)
+            self._retries.put_nowait(job)
+
+    async def _try_again(self, job: Job) -> Outcome:
+        _begin([job])
+        (outcome,) = await self._process([job])
+        if isinstance(outcome, Settled):
+            await self._committed.put([(job, outcome)])
+            self._release(job.key)
+        else:
+            job.envelope.delivery.source.defer(job.envelope.delivery.tag)
+            if isinstance(outcome, Retry):
+                self._park(job, outcome.delay_seconds)
+        return outcome
 
     async def _next_group(self) -> list[Job]:
         """What may run next; empty when stopped."""
@@ -104,11 +147,6 @@ class Lane:
                 if job.key in self._parked:
                     self._parked[job.key].append(job)
                     continue
-                if job.failures or job.waits:  # its neighbours need not pay for what it does
-                    if group:
-                        self._waiting.appendleft(job)
-                        return group
-                    return [job]
                 group.append(job)
             if group:
                 return group
@@ -140,29 +178,23 @@ class Lane:
         """Drop what the broker delivers again: a lane that cannot move must not collect it."""
         self._waiting = deque(job for job in self._waiting if not _is_closed(job))
         for key, jobs in self._parked.items():
-            # An empty one stays: its timer will look for the key.
+            # An empty one stays: its retry will look for the key.
             self._parked[key] = deque(job for job in jobs if not _is_closed(job))
 
     def _park(self, job: Job, delay_seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        if job.key is None:
-            loop.call_later(delay_seconds, self.submit, job)
-            return
-        self._parked[job.key] = deque([job])
-        loop.call_later(delay_seconds, self._release, job.key)
+        if job.key is not None:
+            self._parked.setdefault(job.key, deque())
+        asyncio.get_running_loop().call_later(delay_seconds, self._retries.put_nowait, job)
 
-    def _release(self, key: str) -> None:
-        self._waiting.extendleft(reversed(self._parked.pop(key)))
-        self._wake.set()
+    def _release(self, key: str | None) -> None:
+        if key is not None:
+            self._waiting.extendleft(reversed(self._parked.pop(key)))
+            self._wake.set()
 
-    async def _after(self, lost: Away | None) -> None:
-        if lost is None:
-            self._losses_in_a_row = 0
-            return
-        self._losses_in_a_row += 1
+    async def _wait_for_the_database(self, lost: Away, losses_in_a_row: int) -> None:
         await self._unless_stopped(self._database_is_well(lost.reason))
         # The database may answer and still not serve: never ask it in a busy loop.
-        await self._unless_stopped(asyncio.sleep(RECONNECT.delay(self._losses_in_a_row)))
+        await self._unless_stopped(asyncio.sleep(RECONNECT.delay(losses_in_a_row)))
 
     async def _unless_stopped(self, work: Awaitable[None]) -> None:
         """Wait for the work, but not once the lane is to stop."""
@@ -196,12 +228,21 @@ class Lane:
                 return
 
 
+def _begin(group: Sequence[Job]) -> None:
+    for job in group:
+        delivery = job.envelope.delivery
+        delivery.source.begin(delivery.tag)
+
+
 def _is_closed(job: Job) -> bool:
     return job.envelope.delivery.source.closed
 
 
 class Lanes:
-    """Hands each item to the lane of its key."""
+    """Hands each item to the lane of its key.
+
+    Each lane uses one connection to the database, and each of `retries_at_once` another.
+    """
 
     def __init__(
         self,
@@ -211,8 +252,12 @@ class Lanes:
         *,
         lanes: int,
         group_size: int,
+        retries_at_once: int = 1,
     ) -> None:
-        self._lanes = [Lane(process, publish, database_is_well, group_size) for _ in range(lanes)]
+        slots = asyncio.Semaphore(retries_at_once)
+        self._lanes = [
+            Lane(process, publish, database_is_well, group_size, slots) for _ in range(lanes)
+        ]
         self._turn = count()
 
     def submit(self, item: Item) -> None:

@@ -104,6 +104,7 @@ class Service:
             self._watch.is_well,
             lanes=settings.lanes,
             group_size=settings.group_size,
+            retries_at_once=max(1, min(settings.lanes, settings.database.room - settings.lanes)),
         )
         self._answers = Answers(self._topology)
         self._publisher = Publisher(

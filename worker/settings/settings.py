@@ -201,6 +201,11 @@ class DatabaseSettings(_TlsSection):
         return value
 
     @property
+    def room(self) -> int:
+        """Connections for commands: one stays free for the health check and for retention."""
+        return self.pool_size + self.max_overflow - 1
+
+    @property
     def tls_mode(self) -> str | None:
         """The `sslmode` that holds; `None` leaves it to the driver: TLS if offered, unverified."""
         return tls_mode(self.url.get_secret_value()) or ("verify-full" if self.tls_files else None)
@@ -306,8 +311,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _lanes_fit_the_pool(self) -> Settings:
-        # One connection stays free for the health check and for pruning the ledger.
-        room = self.database.pool_size + self.database.max_overflow - 1
+        room = self.database.room
         if self.lanes > room:
             raise ValueError(
                 f"WORKER_LANES={self.lanes} needs more connections than the pool has: "
