@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -22,6 +23,8 @@ from worker.core.messages import DeadLetter, Delivery, Done, Job, Outcome, Refus
 from worker.core.registry import Registry
 from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.database.pool.pool import pool_of
+from worker.entities.order import ORDER
+from worker.entities.user import USER
 from worker.processing.failures import MAX_LOSSES
 from worker.processing.processor import Processor
 from worker.settings.settings import DatabaseSettings
@@ -56,10 +59,10 @@ async def _nothing_is_left() -> AsyncIterator[None]:
     assert not left
 
 
-def processor_on(engine: AsyncEngine) -> Processor:
+def processor_on(engine: AsyncEngine, registry: Registry = REGISTRY) -> Processor:
     return Processor(
         make_sessions(engine),
-        REGISTRY,
+        registry,
         CODEC,
         max_attempts=MAX_ATTEMPTS,
         backoff=Backoff(0.001, 0.001),
@@ -220,3 +223,45 @@ async def test_what_is_allowed_goes_well(engine: AsyncEngine, what: str, togethe
 
     assert isinstance(outcome, Done)
     await group.check(outcome, rating=13)
+
+
+HOOKS: dict[str, tuple[odd_handlers.Misbehave, int]] = {
+    **{
+        what: (odd_handlers.FAILS_AT_ONCE[what], 1)
+        for what in ("calls commit", "swallows rollback", "runs 'COMMIT'", "commits the connection")
+    },
+    **{
+        what: (odd_handlers.FAILS_AGAIN_AND_AGAIN[what], MAX_ATTEMPTS)
+        for what in (
+            "raises CancelledError",
+            "raises StopAsyncIteration",
+            "raises GeneratorExit",
+            "raises SystemExit",
+            "raises ConnectionRefusedError",
+            "raises Unspeakable",
+        )
+    },
+}
+"""What else is called in the middle of a group, and how many attempts it is given."""
+
+
+@pytest.mark.parametrize("what", HOOKS)
+async def test_a_hook_that_misbehaves_fails_its_own_command(engine: AsyncEngine, what: str) -> None:
+    hook, attempts = HOOKS[what]
+    user = replace(USER, deletable=hook)
+    processor = processor_on(engine, Registry([user, ORDER]))
+    name = f"u{next(_numbers)}"
+    await processor.process([create(f"{name}-{number}") for number in range(2)])
+    jobs = [
+        create(f"{name}-a"),
+        job("user.delete", target={"username": f"{name}-0"}),
+        create(f"{name}-b"),
+    ]
+    outcomes = await processor.process(jobs)
+    while isinstance(outcomes[1], Retry):
+        outcomes[1:2] = await processor.process(jobs[1:2])
+
+    assert [type(outcome) for outcome in outcomes] == [Done, DeadLetter, Done]
+    assert isinstance(outcomes[1], DeadLetter)
+    assert outcomes[1].attempts == attempts
+    assert pool_of(engine).snapshot().in_use == 0

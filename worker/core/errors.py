@@ -95,11 +95,15 @@ class Forbidden(Refusal):
     code = "forbidden"
 
 
-def words(error: BaseException) -> str:
-    """An exception's type and first line for a log; never fails, whatever its own code does."""
+def first_words(error: BaseException) -> str:
+    """The first line of what an exception says; never fails, whatever its own code does."""
     try:
-        lines = str(error).strip().splitlines()
+        return next(iter(str(error).strip().splitlines()), "")[:300]
     except BaseException:
-        lines = ["(its own words cannot be had)"]
-    first = lines[0] if lines else ""
-    return f"{type(error).__name__}: {first}"[:300] if first else type(error).__name__
+        return "(its own words cannot be had)"
+
+
+def words(error: BaseException) -> str:
+    """An exception's type and first line for a log; never fails either."""
+    first = first_words(error)
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -8,12 +8,13 @@ where all ways meet. There SQLAlchemy has taken the transaction for ended by the
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from sqlalchemy import Connection, event
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
 from worker.core.tasks import Family, found_family
@@ -37,7 +38,7 @@ _guard: ContextVar[SessionGuard | None] = ContextVar("guard of the handler that 
 
 
 class RuleBroken(Exception):
-    """A handler did what it must not do, and would do again."""
+    """A handler, or another hook of an entity's own, did what it must not do, and would again."""
 
 
 class SessionGuard:
@@ -89,6 +90,20 @@ class SessionGuard:
         raise self.broken
 
 
+@asynccontextmanager
+async def guarded(session: AsyncSession) -> AsyncIterator[None]:
+    """Have what is called within keep the rules, too; raises `RuleBroken` where it has not."""
+    watch(await session.connection())
+    guard = SessionGuard()
+    token = _guard.set(guard)
+    try:
+        yield
+    finally:
+        _guard.reset(token)
+    if guard.broken is not None:  # and swallowed
+        raise guard.broken
+
+
 class GuardedSession(Session):
     """A session whose transaction a handler cannot end."""
 
@@ -130,7 +145,7 @@ class GuardedSession(Session):
 
 
 def watch(connection: AsyncConnection) -> None:
-    """Have a handler's rules kept on this connection, for as long as it is out of the pool."""
+    """Have the rules kept on this connection, too, for as long as it is out of the pool."""
     target = connection.sync_connection
     assert target is not None
     if event.contains(target, "commit", _before_end):

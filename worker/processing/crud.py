@@ -19,6 +19,7 @@ from worker.core.errors import Conflict, NotFound, Refusal, VersionMismatch
 from worker.core.messages import Command, Event, Target, utc_now
 from worker.core.models import Row
 from worker.core.registry import Entity, Key, Payload, Reference, Verb
+from worker.database.session_guard import guarded
 from worker.processing.row_cache import Record
 from worker.processing.unit_of_work import Work
 
@@ -146,7 +147,8 @@ async def delete_row(work: Work, command: Command) -> Event:
             raise _still_has(entity, row, count, dependent)
     if entity.deletable is not None:
         await work.flush()  # it may ask the database
-        await entity.deletable(work.session, row)
+        async with guarded(work.session):
+            await entity.deletable(work.session, row)
     work.rows(entity).delete(row)
     return Event(f"{entity.name}.deleted", row)
 

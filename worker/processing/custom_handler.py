@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from worker.core.errors import Refusal, words
+from worker.core.errors import Refusal, first_words
 from worker.core.messages import Command, Event
 from worker.core.registry import Entity, Handler
 from worker.core.tasks import is_cancelled, told_elsewhere
@@ -145,7 +145,7 @@ class CustomHandler:
     def _fault(self, raised: BaseException, connection: AsyncConnection) -> HandlerFault:
         by_result = isinstance(raised, RuleBroken | Unpublishable)
         broken = self._guard.broken or (raised if by_result else None)
-        detail = str(broken) if broken else f"failed: {words(raised)}"
+        detail = str(broken) if broken else f"failed: {first_words(raised)}"
         return HandlerFault(
             f"the handler {self._name} {detail}",
             permanent=broken is not None,

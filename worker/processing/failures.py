@@ -19,7 +19,7 @@ from worker.core.registry import Registry
 from worker.database import ledger
 from worker.database.engine import Sessions
 from worker.processing.custom_handler import HandlerFault
-from worker.processing.fault_kinds import Kind, classify, is_doubtful, is_handlers
+from worker.processing.fault_kinds import Kind, classify, is_doubtful, is_of_the_database
 from worker.processing.outcomes import Outcomes, entry_for
 from worker.processing.transaction import is_new_try
 
@@ -62,8 +62,8 @@ class Failures:
             if len(jobs) == 1 and job.losses >= MAX_LOSSES:
                 return [await self.give_up(job, job.losses)]
             if len(jobs) == 1 and job.losses > SUSPECT_LOSSES:
-                return [Retry(words(fault), self._backoff.delay(job.losses))]
-        return [Away(words(fault)) for _ in jobs]
+                return [Retry(reason_of(fault), self._backoff.delay(job.losses))]
+        return [Away(reason_of(fault)) for _ in jobs]
 
     async def outcome(self, job: Job, fault: BaseException, kind: Kind) -> Outcome:
         """A command failed alone, with the database up: refuse it, try it again, or give it up."""
@@ -74,13 +74,13 @@ class Failures:
             return await self._remember(job, self._outcomes.refused(job.item, refusal))
         if kind is Kind.CONTENTION and self._may_wait(job):
             return self._wait(job, fault)
-        if kind is Kind.OUTAGE and not is_handlers(fault):
+        if kind is Kind.OUTAGE and is_of_the_database(fault):
             return await self._broke(job, fault)
         job.failures += 1
         self._log_attempt(job, fault)
         if kind is Kind.PERMANENT or job.failures >= self._max_attempts:
             return await self.give_up(job, job.failures)
-        return Retry(words(fault), self._backoff.delay(job.failures))
+        return Retry(reason_of(fault), self._backoff.delay(job.failures))
 
     async def _broke(self, job: Job, fault: BaseException) -> Outcome:
         """What the command met would be an outage, were the database not up.
@@ -88,10 +88,10 @@ class Failures:
         Connections are ended one by one, too, and so more often than handlers may fail.
         """
         job.losses += 1
-        log.info("a connection was lost", command=job.envelope.id, reason=words(fault))
+        log.info("a connection was lost", command=job.envelope.id, reason=reason_of(fault))
         if job.losses >= MAX_LOSSES:
             return await self.give_up(job, job.losses)
-        return Retry(words(fault), self._backoff.delay(job.losses))
+        return Retry(reason_of(fault), self._backoff.delay(job.losses))
 
     def _may_wait(self, job: Job) -> bool:
         now = monotonic()
@@ -101,8 +101,8 @@ class Failures:
 
     def _wait(self, job: Job, fault: BaseException) -> Retry:
         job.waits += 1
-        log.info("others are in the way", command=job.envelope.id, reason=words(fault))
-        return Retry(words(fault), self._backoff.delay(job.waits))
+        log.info("others are in the way", command=job.envelope.id, reason=reason_of(fault))
+        return Retry(reason_of(fault), self._backoff.delay(job.waits))
 
     def _log_attempt(self, job: Job, fault: BaseException) -> None:
         told = {
@@ -110,7 +110,7 @@ class Failures:
             "type": job.envelope.type,
             "attempt": job.failures,
             "of": self._max_attempts,
-            "reason": words(fault),
+            "reason": reason_of(fault),
         }
         try:
             log.warning("attempt failed", **told, exc_info=fault if job.failures == 1 else None)
@@ -154,12 +154,19 @@ class Failures:
         except Exception as fault:
             match classify(fault):
                 case Kind.OUTAGE:
-                    return Away(words(fault))
+                    return Away(reason_of(fault))
                 case Kind.CONTENTION if self._may_wait(job):
                     return self._wait(job, fault)
                 case Kind.TRANSIENT if job.failures < 2 * self._max_attempts:
                     job.failures += 1
-                    return Retry(words(fault), self._backoff.delay(job.failures))
+                    return Retry(reason_of(fault), self._backoff.delay(job.failures))
             # What cannot be written down is answered all the same, at least once.
-            log.warning("outcome not recorded", command=job.envelope.id, reason=words(fault))
+            log.warning("outcome not recorded", command=job.envelope.id, reason=reason_of(fault))
         return outcome
+
+
+def reason_of(fault: BaseException) -> str:
+    """What was raised and what it says, with the name of the handler that did so."""
+    if not isinstance(fault, HandlerFault) or fault.__cause__ is None:
+        return words(fault)
+    return f"{type(fault.__cause__).__name__}: {fault}"

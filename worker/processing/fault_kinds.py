@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.database.failover import READ_ONLY
 from worker.database.pool.pool import WHILE_CONNECTING, NestedCheckout
+from worker.database.session_guard import RuleBroken
 from worker.processing.custom_handler import HandlerFault
 from worker.processing.outcomes import Unpublishable
 
@@ -86,7 +87,7 @@ def classify(fault: BaseException) -> Kind:
     if isinstance(fault, ConnectionError | TimeoutError | gaierror | PoolTimeout):
         return Kind.OUTAGE
     # Asking twice is a mistake of the handler's, which it would make again.
-    permanent = isinstance(fault, NestedCheckout | Unpublishable)
+    permanent = isinstance(fault, NestedCheckout | RuleBroken | Unpublishable)
     return Kind.PERMANENT if permanent else Kind.TRANSIENT
 
 
@@ -141,19 +142,24 @@ def is_of_connecting(fault: BaseException) -> bool:
     """Whether no connection could be had, which is no command's doing."""
     if isinstance(fault, HandlerFault):  # it had one
         return False
-    if isinstance(fault, PoolTimeout | ConnectionRefusedError | gaierror):
-        return True
-    return any(WHILE_CONNECTING in getattr(each, "__notes__", ()) for each in _chain(fault))
+    return isinstance(fault, PoolTimeout) or any(
+        WHILE_CONNECTING in getattr(each, "__notes__", ()) for each in _chain(fault)
+    )
 
 
-def is_handlers(fault: BaseException) -> TypeGuard[HandlerFault]:
-    """Whether it came out of a handler that had its connection all the time."""
-    return isinstance(fault, HandlerFault) and not fault.connection_lost
+def is_of_the_database(fault: BaseException) -> bool:
+    """Whether what looks like an outage came from the database, and not from a call of a user's
+    code to somebody else."""
+    if isinstance(fault, HandlerFault):
+        return fault.connection_lost
+    return isinstance(fault, DBAPIError) or is_doubtful(fault)
 
 
 def is_proven(fault: BaseException) -> TypeGuard[HandlerFault]:
     """Whether it was the handler's own doing, and not what the database said to it."""
-    return is_handlers(fault) and not database_faults(fault)
+    return (
+        isinstance(fault, HandlerFault) and not fault.connection_lost and not database_faults(fault)
+    )
 
 
 def database_faults(fault: BaseException) -> list[DBAPIError]:
