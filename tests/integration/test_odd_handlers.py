@@ -225,6 +225,16 @@ async def test_what_is_allowed_goes_well(engine: AsyncEngine, what: str, togethe
     await group.check(outcome, rating=13)
 
 
+@pytest.mark.parametrize("what", odd_handlers.TELLS_THE_TRUTH)
+async def test_the_event_shows_the_row_as_it_is(engine: AsyncEngine, what: str) -> None:
+    group = Group(engine, what)
+    outcome = await group.run(together=True)
+
+    assert isinstance(outcome, Done)
+    assert json.loads(outcome.answer.body)["data"]["rating"] == 99
+    await group.check(outcome, rating=99)
+
+
 HOOKS: dict[str, tuple[odd_handlers.Misbehave, int]] = {
     **{
         what: (odd_handlers.FAILS_AT_ONCE[what], 1)

@@ -28,7 +28,7 @@ def _let_go() -> Iterator[None]:
 
 def ends(what: str) -> str:
     """The type of the event that ends such a command."""
-    if what in odd_handlers.GOES_WELL:
+    if what in odd_handlers.GOES_WELL | odd_handlers.TELLS_THE_TRUTH:
         return "user.odd"
     return "user.do.rejected" if what in odd_handlers.REFUSES else "user.do.failed"
 

@@ -165,8 +165,39 @@ async def _return_order(session: AsyncSession, user: User) -> Event:
     return Event("user.odd", order)
 
 
-async def _bind_nan(_: AsyncSession, user: User) -> Event:
-    user.__dict__["rating"] = float("nan")  # past the ORM, and so past the constraint
+async def _set_nan(_: AsyncSession, user: User) -> Event:
+    user.rating = float("nan")
+    return Event("user.odd", user)
+
+
+async def _lie(session: AsyncSession, user: User) -> Event:
+    await session.execute(text("UPDATE users SET rating = 99 WHERE id = :id"), {"id": user.id})
+    user.__dict__["rating"] = float("nan")  # past the ORM
+    return Event("user.odd", user)
+
+
+async def _end_savepoint(how: str, session: AsyncSession, user: User) -> Event:
+    savepoint = session.get_nested_transaction()
+    assert savepoint is not None
+    await getattr(savepoint, how)()
+    return Event("user.odd", user)
+
+
+async def _leave_savepoint_open(session: AsyncSession, user: User) -> Event:
+    await session.begin_nested()
+    return Event("user.odd", user)
+
+
+async def _undo_a_part(session: AsyncSession, user: User) -> Event:
+    with suppress(DBAPIError):
+        async with session.begin_nested():
+            await session.execute(text("UPDATE users SET rating = 1 / 0"))
+    return Event("user.odd", user)
+
+
+async def _swallow_error(session: AsyncSession, user: User) -> Event:
+    with suppress(DBAPIError):
+        await session.execute(text("SELECT 1 / 0"))
     return Event("user.odd", user)
 
 
@@ -238,6 +269,9 @@ FAILS_AGAIN_AND_AGAIN: dict[str, Misbehave] = {
     "says XX000 in other words": partial(_say_otherwise, "XX000"),
     "reaches no database of its own": _use_an_unreachable_database,
     "a child exits": _spawn_who_exits,
+    "rolls back its savepoint": partial(_end_savepoint, "rollback"),
+    "releases its savepoint": partial(_end_savepoint, "commit"),
+    "swallows an error of SQL": _swallow_error,
     "is no coroutine": _not_a_coroutine,
 }
 """Fails at each attempt: as many as the settings say, then `failed`."""
@@ -285,7 +319,9 @@ FAILS_AT_ONCE: dict[str, Misbehave] = {
     "returns a long type": partial(_return, lambda user: Event("x" * 300, user)),
     "returns no type": partial(_return, lambda user: Event(None, user)),  # type: ignore[arg-type]
     "returns a type with spaces": partial(_return, lambda user: Event("user odd", user)),
-    "returns NaN": _bind_nan,
+    "sets NaN": _set_nan,
+    "runs ROLLBACK TO": partial(_run, "ROLLBACK TO SAVEPOINT sa_savepoint_1"),
+    "runs RELEASE": partial(_run, "release sa_savepoint_1"),
 }
 """Fails at the first attempt for good: it would do the same again."""
 
@@ -294,10 +330,22 @@ REFUSES: dict[str, Misbehave] = {"takes a name": _take_a_name, "refuses badly": 
 GOES_WELL: dict[str, Misbehave] = {
     "leaves a task": _spawn,
     "leaves a task that writes": _spawn_who_writes,
+    "leaves a savepoint open": _leave_savepoint_open,
+    "undoes a part": _undo_a_part,
     "sets a local": partial(_run, "SET LOCAL lock_timeout = 1"),
 }
 
-ALL = FAILS_AGAIN_AND_AGAIN | LOSES_ITS_CONNECTION | HANGS | FAILS_AT_ONCE | REFUSES | GOES_WELL
+TELLS_THE_TRUTH: dict[str, Misbehave] = {"lies about its row": _lie}
+
+ALL = (
+    FAILS_AGAIN_AND_AGAIN
+    | LOSES_ITS_CONNECTION
+    | HANGS
+    | FAILS_AT_ONCE
+    | REFUSES
+    | GOES_WELL
+    | TELLS_THE_TRUTH
+)
 
 
 class What(Payload):

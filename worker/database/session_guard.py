@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, TextClause, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -25,6 +25,9 @@ _ENDS_TRANSACTION = re.compile(
     _BEGINNING + r"(?:commit|end|abort|begin|start\s+transaction|prepare\s+transaction|discard"
     r"|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b))\b",
     re.IGNORECASE | re.DOTALL,
+)
+_SAVEPOINT = re.compile(
+    _BEGINNING + r"(?:savepoint|release|rollback\b.*\bto)\b", re.IGNORECASE | re.DOTALL
 )
 _CHANGES_SESSION = re.compile(
     _BEGINNING + r"(?:reset|set(?!\s+(?:local|constraints|transaction)))\b",
@@ -73,10 +76,12 @@ class SessionGuard:
             "`async with session.begin_nested()`; to undo all, raise a refusal"
         )
 
-    def see(self, statement: str) -> None:
+    def see(self, statement: str, *, is_text: bool) -> None:
         """Refuse a statement that ends the transaction, or outlives it."""
         if self.closed:
             raise RuleBroken("used the session after it had returned")
+        if is_text and _SAVEPOINT.match(statement):
+            self._refuse("must leave savepoints to the session: use session.begin_nested()")
         if _ENDS_TRANSACTION.match(statement):
             self.refuse_end()
         if _CHANGES_SESSION.match(statement):
@@ -168,7 +173,11 @@ def _before_end(_: Connection) -> None:
         guard.refuse_end()
 
 
-def _before_statement(_: Connection, __: Any, statement: str, *___: Any) -> None:
+def _before_statement(
+    _: Connection, __: Any, statement: str, ___: Any, context: Any, ____: bool
+) -> None:
     guard = _guard.get()
     if guard is not None:
-        guard.see(statement)
+        compiled = getattr(context, "compiled", None)
+        is_text = compiled is None or isinstance(compiled.statement, TextClause)
+        guard.see(statement, is_text=is_text)

@@ -125,7 +125,7 @@ class CustomHandler:
             )
 
     async def _settle(self, session: AsyncSession, event: Any) -> None:
-        """Have its row as the database has it; what is no event of this entity is refused."""
+        """Have its row as the database has it; refuse what is no event of this entity."""
         if self._guard.broken is not None:  # and it went on
             raise self._guard.broken
         if not isinstance(event, Event):
@@ -139,7 +139,7 @@ class CustomHandler:
         state = inspect(event.row)
         if not (state.persistent or state.deleted) or state.session is not session.sync_session:
             raise RuleBroken("returned a row that is not in the database: add it to the session")
-        if state.persistent and state.unloaded.intersection(state.mapper.columns.keys()):
+        if state.persistent:  # whatever SQL or a trigger has made of it meanwhile
             await session.refresh(event.row)
 
     def _fault(self, raised: BaseException, connection: AsyncConnection) -> HandlerFault:

@@ -50,7 +50,9 @@ class Outcomes:
         try:
             return self._done(command, event, time)
         except UnserializableEvent as error:
-            raise Unpublishable(f"the row of {event.type} is no JSON: {error}") from error
+            raise Unpublishable(
+                f"the row of {event.type} cannot be written as JSON: {error}"
+            ) from error
 
     def _check_type(self, type_: object) -> None:
         """It is the event's routing key as well; the broker takes no longer one."""
