@@ -30,6 +30,10 @@ from worker.processing.processor import Processor
 from worker.settings.settings import DatabaseSettings
 
 MAX_ATTEMPTS = 3
+together_and_alone = pytest.mark.parametrize(
+    "together",
+    [pytest.param(True, id="grouped"), pytest.param(False, id="alone", marks=pytest.mark.long)],
+)
 REGISTRY = Registry(odd_handlers.ENTITIES)
 CODEC = Codec(REGISTRY)
 _numbers = count()
@@ -153,7 +157,7 @@ class Group:
         assert isinstance(outcome, Done)
 
 
-@pytest.mark.parametrize("together", [True, False], ids=["grouped", "one-by-one"])
+@together_and_alone
 @pytest.mark.parametrize("what", odd_handlers.FAILS_AGAIN_AND_AGAIN)
 async def test_what_fails_again_and_again_fails_alone(
     engine: AsyncEngine, what: str, together: bool
@@ -166,7 +170,7 @@ async def test_what_fails_again_and_again_fails_alone(
     await group.check(outcome, rating=None)
 
 
-@pytest.mark.parametrize("together", [True, False], ids=["grouped", "one-by-one"])
+@together_and_alone
 @pytest.mark.parametrize("what", odd_handlers.FAILS_AT_ONCE)
 async def test_what_breaks_a_rule_fails_at_once(
     engine: AsyncEngine, what: str, together: bool
@@ -180,7 +184,7 @@ async def test_what_breaks_a_rule_fails_at_once(
     await group.check(outcome, rating=None)
 
 
-@pytest.mark.parametrize("together", [True, False], ids=["grouped", "one-by-one"])
+@together_and_alone
 @pytest.mark.parametrize("what", odd_handlers.LOSES_ITS_CONNECTION)
 async def test_what_breaks_its_connection_fails_in_the_end(
     engine: AsyncEngine, what: str, together: bool
@@ -204,7 +208,7 @@ async def test_what_never_returns_is_ended(engine: AsyncEngine, what: str) -> No
     await group.check(outcome, rating=None)
 
 
-@pytest.mark.parametrize("together", [True, False], ids=["grouped", "one-by-one"])
+@together_and_alone
 @pytest.mark.parametrize("what", odd_handlers.REFUSES)
 async def test_what_refuses_is_refused(engine: AsyncEngine, what: str, together: bool) -> None:
     group = Group(engine, what)
@@ -215,7 +219,7 @@ async def test_what_refuses_is_refused(engine: AsyncEngine, what: str, together:
     await group.check(outcome, rating=None)
 
 
-@pytest.mark.parametrize("together", [True, False], ids=["grouped", "one-by-one"])
+@together_and_alone
 @pytest.mark.parametrize("what", odd_handlers.GOES_WELL)
 async def test_what_is_allowed_goes_well(engine: AsyncEngine, what: str, together: bool) -> None:
     group = Group(engine, what)

@@ -50,9 +50,7 @@ class Outcomes:
         try:
             return self._done(command, event, time)
         except UnserializableEvent as error:
-            raise Unpublishable(
-                f"the row of {event.type} cannot be written as JSON: {error}"
-            ) from error
+            raise Unpublishable(f"no JSON can be made of {event.type}: {error}") from error
 
     def _check_type(self, type_: object) -> None:
         """It is the event's routing key as well; the broker takes no longer one."""
