@@ -16,6 +16,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from tests.unit.test_pool import make_pool
 from worker.broker.consumer.partition_balancer import ACTIVE
+from worker.broker.topology_watch import MISSING, OBJECT
 from worker.codec.routing_key import MISROUTED
 from worker.database.pool.metrics import INSTRUMENTS, reader_of
 from worker.service.supervisor.metrics import merge
@@ -105,7 +106,9 @@ def full_health() -> Health:
     health = Health("127.0.0.1", 0)
     health.metrics.add(reader_of(lambda: pool))
     health.metrics.add(runtime.read)
-    health.metrics.add(lambda: [(ACTIVE, [({}, 3)]), (MISROUTED, [({}, 4)])])
+    health.metrics.add(
+        lambda: [(ACTIVE, [({}, 3)]), (MISROUTED, [({}, 4)]), (MISSING, [({OBJECT: "queue a"}, 5)])]
+    )
     return health
 
 
@@ -138,7 +141,7 @@ RESERVED = ("_count", "_sum", "_bucket", "_info")
 
 
 def test_names_follow_the_rules() -> None:
-    for instrument in (*INSTRUMENTS, *RUNTIME, ACTIVE, MISROUTED):
+    for instrument in (*INSTRUMENTS, *RUNTIME, ACTIVE, MISROUTED, MISSING):
         assert not instrument.prometheus_name.endswith(RESERVED)
         assert instrument.meaning
     for instrument in INSTRUMENTS:

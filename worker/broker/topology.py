@@ -6,37 +6,20 @@ Everything is declared explicitly, defaults of the broker included: they changed
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import structlog
-from aio_pika.abc import AbstractChannel, AbstractConnection
-from aiormq.exceptions import (
-    AMQPError,
-    ChannelAccessRefused,
-    ChannelNotFoundEntity,
-    ChannelPreconditionFailed,
-)
+from aio_pika.abc import AbstractConnection
 
-from worker.core.errors import Misconfigured
+from worker.broker.declaration import Declaration
 from worker.settings.settings import BrokerSettings, Settings
-
-log = structlog.get_logger(__name__)
 
 DAY_MILLISECONDS = 86_400_000
 DEAD_LETTERS_DELIVERY_LIMIT = 1_000_000
 SEGMENT_BYTES = 50_000_000
 """A stream is cut in whole segments, so its bounds hold to about this much."""
-
-
-PLUGIN_OF = {
-    "x-modulus-hash": "rabbitmq_sharding",
-    "x-consistent-hash": "rabbitmq_consistent_hash_exchange",
-}
-"""What has to be enabled for a type of exchange; RabbitMQ 4.3 has the first built in."""
 
 
 @dataclass(frozen=True)
@@ -153,136 +136,10 @@ class Topology:
         Raises `Misconfigured` with the argument that differs, the object that is missing, the right
         that the account lacks or the partition that would go unserved, and what mends it.
         """
-        # First: with fewer partitions than there are, what follows would lead commands to the queue
-        # that all share once more, beside their partition, where they are in no order.
-        await self._refuse_strays(connection)
-        await self.declare(connection)
+        async with Declaration(self, connection) as declaration:
+            await declaration.ensure()
 
     async def declare(self, connection: AbstractConnection) -> None:
         """The same, whatever partitions there are beyond these."""
-        for exchange, type_ in self.exchanges.items():
-            await self._try("exchange", exchange, connection, self._exchange, exchange, type_)
-        for queue, arguments in self.queues.items():
-            await self._try("queue", queue, connection, self._queue, queue, arguments)
-        if self.partitions and self.settings.declare:
-            await self._try("exchange", self.partitioner, connection, self._share_out)
-
-    async def _refuse_strays(self, connection: AbstractConnection) -> None:
-        """Raise `Misconfigured` if there is a partition beyond those that are served.
-
-        What goes there would wait for ever: somebody has, or had, more partitions.
-        """
-        name = self.partition(1 if self.partition_count == 1 else self.partition_count + 1)
-        try:
-            async with connection.channel() as channel:
-                found = await channel.declare_queue(name, passive=True)
-        except (ChannelNotFoundEntity, ChannelAccessRefused):
-            return
-        raise Misconfigured(
-            f"There is a queue {name!r} with {found.declaration_result.message_count} messages, "
-            f"which WORKER_PARTITIONS={self.partition_count} leaves unserved. Set it to the number "
-            "that the other workers have; or, to have fewer from now on, let them empty the queues "
-            "(worker partitions show), stop them, and run: worker partitions apply"
-        )
-
-    async def _share_out(self, channel: AbstractChannel) -> None:
-        """Lead commands to the partitions, and no longer to the one queue.
-
-        In this order some may come to both, and take effect once; in the other, some to neither.
-        """
-        partitioner = await channel.get_exchange(self.partitioner, ensure=False)
-        await partitioner.bind(self.commands, "#")
-        queue = await channel.get_queue(self.commands, ensure=False)
-        await queue.unbind(self.commands, "#")
-
-    async def _exchange(self, channel: AbstractChannel, name: str, type_: str) -> None:
-        if self.settings.declare:
-            await channel.declare_exchange(name, type_, durable=True)
-        else:
-            await channel.get_exchange(name, ensure=True)
-
-    async def _queue(
-        self, channel: AbstractChannel, name: str, arguments: Mapping[str, Any]
-    ) -> None:
-        if not self.settings.declare:
-            await channel.get_queue(name, ensure=True)
-            return
-        queue = await channel.declare_queue(name, durable=True, arguments=dict(arguments))
-        if name in self.bindings:
-            await queue.bind(*self.bindings[name])
-
-    async def _try(
-        self, kind: str, name: str, connection: AbstractConnection, declare: Any, *args: Any
-    ) -> None:
-        # A channel of its own: a refused declaration closes the channel.
-        try:
-            async with connection.channel() as channel:
-                await declare(channel, *args)
-        except ChannelPreconditionFailed as error:
-            told = self._lacks_plugin(name, error) or _differs(kind, name, str(error))
-            raise Misconfigured(told) from error
-        except ChannelNotFoundEntity as error:
-            # For a moment after its own start the broker says this of a stream that it has.
-            if self.settings.declare or "down or inaccessible" in str(error):
-                raise
-            raise Misconfigured(
-                f"The {kind} {name!r} does not exist and WORKER_BROKER__DECLARE=false forbids to "
-                "make it. Let an administrator run the worker once with "
-                "WORKER_BROKER__DECLARE=true"
-            ) from error
-        except ChannelAccessRefused as error:
-            if not self.settings.declare:
-                # RabbitMQ shows an object, from 4.2.6 on, only to who has a right on it; of who
-                # only publishes dead letters by the default exchange nobody asks for one.
-                log.info("the account may not see whether it exists", kind=kind, name=name)
-                return
-            raise Misconfigured(
-                f"The broker account may not declare the {kind} {name!r}: {error}. Grant it the "
-                "configure right (rabbitmqctl set_permissions), or have an administrator declare "
-                "everything and set WORKER_BROKER__DECLARE=false"
-            ) from error
-        except AMQPError as error:
-            if (lacking := self._lacks_plugin(name, error)) is None:
-                raise
-            raise Misconfigured(lacking) from error
-
-    def _lacks_plugin(self, name: str, error: AMQPError) -> str | None:
-        """What mends it if the broker does not know the partitioner's type; None if it does.
-
-        That is a 503 up to RabbitMQ 3.13 and a 406 from 4.0 on, like other arguments.
-        """
-        type_ = self.settings.partition_exchange
-        if name != self.partitioner or "exchange type" not in str(error):
-            return None
-        return (
-            f"WORKER_PARTITIONS={self.partition_count} needs exchanges of the type {type_}, which "
-            "this RabbitMQ does not know. On each of its nodes: "
-            f"rabbitmq-plugins enable {PLUGIN_OF[type_]}"
-        )
-
-
-def _differs(kind: str, name: str, reply: str) -> str:
-    found = re.search(
-        r"inequivalent arg '(?P<arg>[^']+)'.*?received (?P<ours>.+?) but current is (?P<theirs>.+)",
-        reply,
-        re.DOTALL,
-    )
-    what = (
-        f"{found['arg']} is {found['theirs'].strip()}, this worker declares {found['ours'].strip()}"
-        if found
-        else reply
-    )
-    setting = found and _SETTING_OF.get(found["arg"])
-    mend = f"Set {setting} to what is there, or drain" if setting else "Drain"
-    return (
-        f"The {kind} {name!r} exists with other arguments: {what}. {mend} and delete it "
-        f"(rabbitmqctl delete_{kind} {name}) so that it is made anew"
-    )
-
-
-_SETTING_OF = {
-    "x-delivery-limit": "WORKER_BROKER__DELIVERY_LIMIT",
-    "x-max-age": "WORKER_BROKER__EVENTS_RETENTION_DAYS",
-    "x-message-ttl": "WORKER_BROKER__DEAD_LETTERS_RETENTION_DAYS",
-    "x-max-length-bytes": "the WORKER_BROKER__…_MAX_BYTES setting of this queue",
-}
+        async with Declaration(self, connection) as declaration:
+            await declaration.declare()

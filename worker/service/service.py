@@ -19,6 +19,7 @@ from worker.broker.consumer.consumer import Consumer
 from worker.broker.publisher.publications import Answers
 from worker.broker.publisher.publisher import Publisher
 from worker.broker.topology import Topology
+from worker.broker.topology_watch import TopologyWatch
 from worker.codec.authorization import Authorization
 from worker.codec.codec import Codec
 from worker.codec.routing_key import RoutingWatch
@@ -120,9 +121,11 @@ class Service:
             may_consume=self._watch.checked,
             must_pause=lambda: self._watch.away_for(HOLD_SECONDS),
         )
+        self._topology_watch = TopologyWatch(self._topology, self.health.part("topology"))
         self._routing = RoutingWatch()
         self._has_partitions = bool(self._topology.partitions)
         self.health.metrics.add(self._consumer.partitions.read)
+        self.health.metrics.add(self._topology_watch.read)
         self.health.metrics.add(self._routing.read)
         self._stop = asyncio.Event()
         self._beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
@@ -157,7 +160,10 @@ class Service:
                 broker, f"{name} events", self.health.part("events"), self._publisher.serve
             ),
             "commands": keep_connected(
-                broker, f"{name} commands", self.health.part("commands"), self._consumer.serve
+                broker,
+                f"{name} commands",
+                self.health.part("commands"),
+                self._topology_watch.before_and_beside(self._consumer.serve),
             ),
             "database": self._watch_the_database(),
             "retention": self._keep_pruned(),

@@ -23,7 +23,7 @@ from tests.support.interleavings.engine import Autocommit, LoneConnection, Sessi
 from tests.support.interleavings.schedule import World
 from tests.support.interleavings.session import Columns, Session
 from worker.broker import connection as broker_connection
-from worker.broker import topology
+from worker.broker import declaration, topology_watch
 from worker.broker.publisher import batch
 from worker.core import backoff
 from worker.core.errors import Unreachable
@@ -174,7 +174,8 @@ async def _connect(_: object, name: str, *_more: object) -> AsyncIterator[Abstra
             await connection.close()
 
 
-async def _ensure(_: object, connection: Connection) -> None:
+async def _ensure(self: declaration.Declaration) -> None:
+    connection = cast(Connection, self._connection)
     await connection.link.ask(connection.broker.ensure)
 
 
@@ -216,7 +217,8 @@ def seams(world: World, seed: int) -> Iterator[None]:
     """Everything that stands between the worker and the outside, replaced."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(broker_connection, "connect", _connect)
-        patch.setattr(topology.Topology, "ensure", _ensure)
+        patch.setattr(declaration.Declaration, "ensure", _ensure)
+        patch.setattr(topology_watch.TopologyWatch, "_keep_whole", _for_ever)
         patch.setattr(batch, "knows", lambda _: True)
         patch.setattr(service, "make_engine", lambda *_, **__: _Engine())
         patch.setattr(service, "make_sessions", _sessions)

@@ -27,7 +27,7 @@ class Consumer:
 
     `take` gets each delivery, at once and, from each queue, in order. `may_consume` is awaited
     before a subscription begins, and `must_pause` ends all: nothing is taken, nor held, while the
-    database is away. The queues share the prefetch.
+    database is away. The queues share the prefetch. They exist when it is served.
     """
 
     def __init__(
@@ -58,8 +58,6 @@ class Consumer:
 
         A connection that comes while the service stops is not taken from; the caller ends it.
         """
-        async with answered_within(self._topology.settings.connect_timeout_seconds):
-            await self._topology.ensure(connection)
         await self._may_consume()
         if self._stop.is_set():  # what came now would only go back
             await asyncio.Event().wait()

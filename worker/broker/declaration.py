@@ -1,0 +1,240 @@
+"""Declares the exchanges, queues and bindings of a topology, or checks that they are there.
+
+All of it is idempotent: what exists as it should be stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import structlog
+from aio_pika.abc import AbstractConnection
+from aiormq.channel import Channel
+from aiormq.exceptions import (
+    AMQPError,
+    ChannelAccessRefused,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
+
+from worker.broker.connection import open_channel
+from worker.core.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from worker.broker.topology import Topology
+
+log = structlog.get_logger(__name__)
+
+PLUGIN_OF = {
+    "x-modulus-hash": "rabbitmq_sharding",
+    "x-consistent-hash": "rabbitmq_consistent_hash_exchange",
+}
+"""What has to be enabled for a type of exchange; RabbitMQ 4.3 has the first built in."""
+
+_SETTING_OF = {
+    "x-delivery-limit": "WORKER_BROKER__DELIVERY_LIMIT",
+    "x-max-age": "WORKER_BROKER__EVENTS_RETENTION_DAYS",
+    "x-message-ttl": "WORKER_BROKER__DEAD_LETTERS_RETENTION_DAYS",
+    "x-max-length-bytes": "the WORKER_BROKER__…_MAX_BYTES setting of this queue",
+}
+
+
+class Declaration:
+    """Asks the broker for the objects of a topology, over one connection.
+
+    One channel serves until the broker refuses something, which closes it; then another is opened.
+    """
+
+    def __init__(self, topology: Topology, connection: AbstractConnection) -> None:
+        self._topology = topology
+        self._connection = connection
+        self._may_declare = topology.settings.declare
+        self._channel: Channel | None = None
+        self._hidden: set[str] = set()
+        """What the account may not see."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._channel is not None and not self._channel.is_closed:
+            await self._channel.close()
+
+    async def ensure(self) -> None:
+        """As `Topology.ensure`."""
+        # First: with fewer partitions than there are, what follows would lead commands to the queue
+        # that all share once more, beside their partition, where they are in no order.
+        await self.refuse_strays()
+        await self.declare()
+
+    async def declare(self) -> None:
+        """As `Topology.declare`."""
+        topology = self._topology
+        for exchange, type_ in topology.exchanges.items():
+            await self._try("exchange", exchange, self._exchange(exchange, type_))
+        for queue, arguments in topology.queues.items():
+            await self._try("queue", queue, self._queue(queue, arguments))
+        if topology.partitions and self._may_declare:
+            await self._try("exchange", topology.partitioner, self._share_out())
+
+    async def missing(self) -> set[str]:
+        """Names of the exchanges and queues that do not exist, as far as the account may see."""
+        topology, missing = self._topology, set()
+        for kind, names in (("exchange", topology.exchanges), ("queue", topology.queues)):
+            for name in names:
+                try:
+                    await self._look(kind, name)
+                except ChannelNotFoundEntity as error:
+                    if not _is_starting(error):
+                        missing.add(f"{kind} {name}")
+                except ChannelAccessRefused:
+                    self._hidden.add(name)
+        return missing
+
+    async def consumers(self) -> int | None:
+        """How many consume from the queue that all workers share; `None` if that is unknown."""
+        try:
+            return await self._look("queue", self._topology.commands)
+        except (ChannelNotFoundEntity, ChannelAccessRefused):
+            return None
+
+    async def refuse_strays(self) -> None:
+        """Raise `Misconfigured` if there is a partition beyond those that are served.
+
+        What goes there would wait for ever: somebody has, or had, more partitions.
+        """
+        count = self._topology.partition_count
+        name = self._topology.partition(1 if count == 1 else count + 1)
+        try:
+            found = await (await self._opened()).queue_declare(name, passive=True)
+        except (ChannelNotFoundEntity, ChannelAccessRefused):
+            return
+        raise Misconfigured(
+            f"There is a queue {name!r} with {found and found.message_count} messages, "
+            f"which WORKER_PARTITIONS={count} leaves unserved. Set it to the number "
+            "that the other workers have; or, to have fewer from now on, let them empty the queues "
+            "(worker partitions show), stop them, and run: worker partitions apply"
+        )
+
+    async def _opened(self) -> Channel:
+        if self._channel is None or self._channel.is_closed:
+            self._channel = await open_channel(self._connection)
+        return self._channel
+
+    async def _look(self, kind: str, name: str) -> int | None:
+        """The number of a queue's consumers. Raises what the broker says of one that is not."""
+        if name in self._hidden:
+            return None
+        channel = await self._opened()
+        if kind == "exchange":
+            await channel.exchange_declare(name, passive=True)
+            return None
+        found = await channel.queue_declare(name, passive=True)
+        return found.consumer_count if found else None
+
+    async def _exchange(self, name: str, type_: str) -> None:
+        if not self._may_declare:
+            await self._look("exchange", name)
+            return
+        channel = await self._opened()
+        await channel.exchange_declare(name, exchange_type=type_, durable=True)
+
+    async def _queue(self, name: str, arguments: Mapping[str, Any]) -> None:
+        if not self._may_declare:
+            await self._look("queue", name)
+            return
+        channel = await self._opened()
+        await channel.queue_declare(name, durable=True, arguments=dict(arguments))
+        if (binding := self._topology.bindings.get(name)) is not None:
+            await channel.queue_bind(name, *binding)
+
+    async def _share_out(self) -> None:
+        """Lead commands to the partitions, and no longer to the one queue.
+
+        In this order some may come to both, and take effect once; in the other, some to neither.
+        """
+        channel, commands = await self._opened(), self._topology.commands
+        await channel.exchange_bind(self._topology.partitioner, commands, "#")
+        await channel.queue_unbind(commands, commands, "#")
+
+    async def _try(self, kind: str, name: str, asked: Awaitable[None]) -> None:
+        try:
+            await asked
+        except ChannelPreconditionFailed as error:
+            told = self._lacks_plugin(name, error) or _over_limit(kind, name, str(error))
+            raise Misconfigured(told or _differs(kind, name, str(error))) from error
+        except ChannelNotFoundEntity as error:
+            if self._may_declare or _is_starting(error):
+                raise
+            raise Misconfigured(
+                f"The {kind} {name!r} does not exist and WORKER_BROKER__DECLARE=false forbids to "
+                "make it. Let an administrator run the worker once with "
+                "WORKER_BROKER__DECLARE=true"
+            ) from error
+        except ChannelAccessRefused as error:
+            if not self._may_declare:
+                # RabbitMQ shows an object, from 4.2.6 on, only to who has a right on it; of who
+                # only publishes dead letters by the default exchange nobody asks for one.
+                log.info("the account may not see whether it exists", kind=kind, name=name)
+                self._hidden.add(name)
+                return
+            raise Misconfigured(
+                f"The broker account may not declare the {kind} {name!r}: {error}. Grant it the "
+                "configure right (rabbitmqctl set_permissions), or have an administrator declare "
+                "everything and set WORKER_BROKER__DECLARE=false"
+            ) from error
+        except AMQPError as error:
+            if (lacking := self._lacks_plugin(name, error)) is None:
+                raise
+            raise Misconfigured(lacking) from error
+
+    def _lacks_plugin(self, name: str, error: AMQPError) -> str | None:
+        """What mends it if the broker does not know the partitioner's type; None if it does.
+
+        That is a 503 up to RabbitMQ 3.13 and a 406 from 4.0 on, like other arguments.
+        """
+        type_ = self._topology.settings.partition_exchange
+        if name != self._topology.partitioner or "exchange type" not in str(error):
+            return None
+        return (
+            f"WORKER_PARTITIONS={self._topology.partition_count} needs exchanges of the type "
+            f"{type_}, which this RabbitMQ does not know. On each of its nodes: "
+            f"rabbitmq-plugins enable {PLUGIN_OF[type_]}"
+        )
+
+
+def _is_starting(error: ChannelNotFoundEntity) -> bool:
+    """Whether it exists: for a moment after its start a broker says this of a stream it has."""
+    return "down or inaccessible" in str(error)
+
+
+def _over_limit(kind: str, name: str, reply: str) -> str | None:
+    """What mends it if the broker may hold no more of the kind; None if that is not why."""
+    if "inequivalent" in reply or "limit" not in reply:
+        return None
+    return (
+        f"The {kind} {name!r} cannot be made, since the broker may hold no more: {reply}. Delete "
+        f"{kind}s that nobody needs, or raise the limit: of the virtual host by rabbitmqctl "
+        "set_vhost_limits (max-queues), of all by the broker's configuration"
+    )
+
+
+def _differs(kind: str, name: str, reply: str) -> str:
+    found = re.search(
+        r"inequivalent arg '(?P<arg>[^']+)'.*?received (?P<ours>.+?) but current is (?P<theirs>.+)",
+        reply,
+        re.DOTALL,
+    )
+    what = (
+        f"{found['arg']} is {found['theirs'].strip()}, this worker declares {found['ours'].strip()}"
+        if found
+        else reply
+    )
+    setting = found and _SETTING_OF.get(found["arg"])
+    mend = f"Set {setting} to what is there, or drain" if setting else "Drain"
+    return (
+        f"The {kind} {name!r} exists with other arguments: {what}. {mend} and delete it "
+        f"(rabbitmqctl delete_{kind} {name}) so that it is made anew"
+    )
