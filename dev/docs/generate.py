@@ -31,7 +31,7 @@ from dev.fuzz import search
 from dev.mutations.catalogue import MUTATIONS
 from dev.soak import verdict
 from worker.broker.consumer.partition_balancer import ACTIVE
-from worker.broker.topology_watch import MISSING
+from worker.broker.topology_watch import MISSING, STARVED
 from worker.cli import app
 from worker.codec.routing_key import MISROUTED
 from worker.database.pool.metrics import INSTRUMENTS
@@ -137,7 +137,7 @@ def metrics_page() -> str:
     """A table of all that is measured."""
     rows = (
         f"| `{it.prometheus_name}` | `{it.name}` | {it.kind} | {it.meaning} |\n"
-        for it in (*INSTRUMENTS, *RUNTIME, ACTIVE, MISROUTED, MISSING)
+        for it in (*INSTRUMENTS, *RUNTIME, ACTIVE, MISROUTED, MISSING, STARVED)
     )
     return METRICS_HEAD + "".join(rows) + METRICS_TAIL
 

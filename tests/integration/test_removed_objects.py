@@ -19,8 +19,9 @@ from aiormq.exceptions import AMQPError, PublishError
 from tests.support.harness import Harness, eventually
 from worker.broker import topology_watch
 from worker.broker.topology import Topology
-from worker.broker.topology_watch import MISSING, OBJECT
+from worker.broker.topology_watch import MISSING, OBJECT, STARVED
 from worker.service.service import Service
+from worker.settings.settings import BrokerSettings
 
 Remove = Callable[[AbstractChannel, str], Awaitable[object]]
 
@@ -146,8 +147,7 @@ async def is_whole(harness: Harness, traffic: Traffic) -> None:
 
 
 def counted(service: Service) -> dict[str, float]:
-    ((instrument, readings),) = service._topology_watch.read()
-    assert instrument is MISSING
+    readings = dict(service._topology_watch.read())[MISSING]
     return {attributes[OBJECT]: float(value) for attributes, value in readings}  # type: ignore[arg-type]
 
 
@@ -181,6 +181,25 @@ async def test_what_is_removed_comes_back(harness: Harness, what: str) -> None:
     assert set(found.values()) <= {1.0}
     if what == "queue dead-letters":
         assert found == {f"queue {harness.settings.namespace}.dead-letters": 1}
+
+
+async def replace_commands(channel: AbstractChannel, name: str) -> None:
+    """As fast as a script does; RabbitMQ 3.10 then cancels no consumer, and delivers nothing."""
+    topology = Topology(name, BrokerSettings())
+    await channel.queue_delete(topology.commands)
+    arguments = dict(topology.queues[topology.commands])
+    queue = await channel.declare_queue(topology.commands, durable=True, arguments=arguments)
+    await queue.bind(topology.commands, "#")
+
+
+@pytest.mark.usefixtures("often")
+async def test_who_is_given_nothing_of_what_waits_subscribes_anew(harness: Harness) -> None:
+    async with removed(harness, replace_commands, prefetch=2) as (service, traffic):
+        await is_whole(harness, traffic)
+        await eventually(traffic.all_done)
+        ((_, starved),) = dict(service._topology_watch.read())[STARVED]
+
+    assert starved == 1
 
 
 @pytest.mark.usefixtures("often")

@@ -16,7 +16,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from tests.unit.test_pool import make_pool
 from worker.broker.consumer.partition_balancer import ACTIVE
-from worker.broker.topology_watch import MISSING, OBJECT
+from worker.broker.topology_watch import MISSING, OBJECT, STARVED
 from worker.codec.routing_key import MISROUTED
 from worker.database.pool.metrics import INSTRUMENTS, reader_of
 from worker.service.supervisor.metrics import merge
@@ -141,7 +141,7 @@ RESERVED = ("_count", "_sum", "_bucket", "_info")
 
 
 def test_names_follow_the_rules() -> None:
-    for instrument in (*INSTRUMENTS, *RUNTIME, ACTIVE, MISROUTED, MISSING):
+    for instrument in (*INSTRUMENTS, *RUNTIME, ACTIVE, MISROUTED, MISSING, STARVED):
         assert not instrument.prometheus_name.endswith(RESERVED)
         assert instrument.meaning
     for instrument in INSTRUMENTS:

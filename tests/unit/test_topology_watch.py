@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import structlog
 from aio_pika.abc import AbstractConnection
-from aiormq.exceptions import ChannelNotFoundEntity, ConnectionClosed
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, ConnectionClosed
+from pamqp.commands import Queue
 from structlog.testing import capture_logs
 
 from tests.support.fakes import turns, until
 from worker.broker import topology_watch
-from worker.broker.declaration import _differs, _over_limit
+from worker.broker.declaration import Found, _differs, _over_limit
 from worker.broker.topology import Topology
 from worker.broker.topology_watch import TopologyWatch
 from worker.core.errors import Misconfigured, Unreachable
@@ -27,7 +29,7 @@ class FakeDeclaration:
     """A broker of which the test says what is missing, and what it answers."""
 
     def __init__(self) -> None:
-        self.gone: set[str] = set()
+        self.gone: set[tuple[str, str]] = set()
         self.faults: list[Exception] = []
         self.looks = 0
         self.silent = False
@@ -44,17 +46,16 @@ class FakeDeclaration:
         if self.silent:
             await asyncio.Event().wait()
 
-    async def missing(self) -> set[str]:
+    async def look(self) -> Found:
         self.looks += 1
         await self.ensure()
-        return self.gone
-
-    async def consumers(self) -> int:
-        return 1
+        queues = {"shop.commands": Queue.DeclareOk("shop.commands", 7, 1)}
+        return Found(self.gone, queues)
 
     async def refuse_strays(self) -> None: ...
 
-    async def declare(self) -> None:
+    async def declare(self, *, in_use: bool) -> None:
+        assert in_use
         if self.faults:
             raise self.faults[0]
         self.gone = set()
@@ -64,6 +65,7 @@ class Bench:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.broker = FakeDeclaration()
         self.part = Part("topology")
+        self.starves = False
         self.connection = SimpleNamespace(is_closed=False)
         monkeypatch.setattr(topology_watch, "Declaration", self.broker)
         monkeypatch.setattr(topology_watch, "LOOK_SECONDS", 0)
@@ -74,8 +76,11 @@ class Bench:
         async def serve(_: AbstractConnection) -> None:
             await asyncio.Event().wait()
 
-        serving = self.watch.before_and_beside(serve)
+        serving = self.watch.around(serve, self.starving)
         return asyncio.create_task(serving(cast(AbstractConnection, self.connection)))  # type: ignore[arg-type]
+
+    def starving(self, waiting: Mapping[str, int]) -> list[str]:
+        return [queue for queue, count in waiting.items() if self.starves and count]
 
     async def look(self, times: int = 5) -> None:
         seen = self.broker.looks
@@ -101,7 +106,7 @@ async def test_what_stays_missing_is_told_and_counted_once(bench: Bench) -> None
     task = bench.start()
     await bench.look()
     assert bench.part.ready
-    bench.broker.gone = {"queue shop.events"}
+    bench.broker.gone = {("queue", "shop.events")}
     bench.broker.faults = [Misconfigured("may not make it")]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     with capture_logs() as lines:
@@ -125,7 +130,7 @@ async def test_what_stays_missing_is_told_and_counted_once(bench: Bench) -> None
 async def test_what_goes_again_is_counted_again(bench: Bench) -> None:
     task = bench.start()
     for _ in range(3):
-        bench.broker.gone = {"exchange shop.commands"}
+        bench.broker.gone = {("exchange", "shop.commands")}
         await bench.look()
         assert bench.part.ready
     await end(task)
@@ -165,6 +170,26 @@ async def test_a_node_that_answers_nothing_is_left_at_first_and_told_later(bench
     await end(task)
 
     assert bench.part.ready
+
+
+async def test_who_is_given_nothing_subscribes_anew(bench: Bench) -> None:
+    task = bench.start()
+    await bench.look()
+    bench.starves = True
+    with pytest.raises(AMQPError, match=r"commands wait in 'shop\.commands'"):
+        await asyncio.wait_for(task, 5)
+    assert [readings for _, readings in bench.watch.read()][1] == [({}, 1)]
+
+
+async def test_who_consumed_from_a_deleted_queue_subscribes_anew(bench: Bench) -> None:
+    task = bench.start()
+    await bench.look()
+    bench.broker.gone = {("queue", "shop.commands")}
+    with pytest.raises(AMQPError, match=r"'shop\.commands' was deleted"):
+        await asyncio.wait_for(task, 5)
+
+    assert bench.broker.gone, "made again on the old connection, nobody is told that it was gone"
+    assert bench.counted == {"queue shop.commands": 1}
 
 
 def test_a_limit_is_told_as_one_and_arguments_as_such() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
@@ -18,6 +19,7 @@ from aiormq.exceptions import (
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
+from pamqp.commands import Queue
 
 from worker.broker.connection import open_channel
 from worker.core.errors import Misconfigured
@@ -39,6 +41,16 @@ _SETTING_OF = {
     "x-message-ttl": "WORKER_BROKER__DEAD_LETTERS_RETENTION_DAYS",
     "x-max-length-bytes": "the WORKER_BROKER__…_MAX_BYTES setting of this queue",
 }
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is of a topology."""
+
+    missing: set[tuple[str, str]]
+    """Kind and name of what does not exist."""
+    queues: Mapping[str, Queue.DeclareOk]
+    """How each queue stands that does."""
 
 
 class Declaration:
@@ -69,36 +81,39 @@ class Declaration:
         await self.refuse_strays()
         await self.declare()
 
-    async def declare(self) -> None:
-        """As `Topology.declare`."""
+    async def declare(self, *, in_use: bool = False) -> None:
+        """As `Topology.declare`; while `in_use`, no queue is made that is consumed from.
+
+        RabbitMQ 3.10 takes some 20 ms to tell consumers that their queue was deleted. If it is made
+        again by then, it tells them nothing, counts them as consumers of the new one, has that hand
+        out as many messages as their prefetch allows, and delivers none of them.
+        """
         topology = self._topology
+        made = topology.consumed if in_use else ()
         for exchange, type_ in topology.exchanges.items():
             await self._try("exchange", exchange, self._exchange(exchange, type_))
         for queue, arguments in topology.queues.items():
-            await self._try("queue", queue, self._queue(queue, arguments))
+            asked = self._queue(queue, arguments, is_made=queue in made)
+            await self._try("queue", queue, asked)
         if topology.partitions and self._may_declare:
             await self._try("exchange", topology.partitioner, self._share_out())
 
-    async def missing(self) -> set[str]:
-        """Names of the exchanges and queues that do not exist, as far as the account may see."""
-        topology, missing = self._topology, set()
+    async def look(self) -> Found:
+        """What there is of the topology, as far as the account may see."""
+        topology, missing, queues = self._topology, set(), {}
         for kind, names in (("exchange", topology.exchanges), ("queue", topology.queues)):
             for name in names:
                 try:
-                    await self._look(kind, name)
+                    state = await self._look(kind, name)
                 except ChannelNotFoundEntity as error:
                     if not _is_starting(error):
-                        missing.add(f"{kind} {name}")
+                        missing.add((kind, name))
                 except ChannelAccessRefused:
                     self._hidden.add(name)
-        return missing
-
-    async def consumers(self) -> int | None:
-        """How many consume from the queue that all workers share; `None` if that is unknown."""
-        try:
-            return await self._look("queue", self._topology.commands)
-        except (ChannelNotFoundEntity, ChannelAccessRefused):
-            return None
+                else:
+                    if state is not None:
+                        queues[name] = state
+        return Found(missing, queues)
 
     async def refuse_strays(self) -> None:
         """Raise `Misconfigured` if there is a partition beyond those that are served.
@@ -123,16 +138,15 @@ class Declaration:
             self._channel = await open_channel(self._connection)
         return self._channel
 
-    async def _look(self, kind: str, name: str) -> int | None:
-        """The number of a queue's consumers. Raises what the broker says of one that is not."""
+    async def _look(self, kind: str, name: str) -> Queue.DeclareOk | None:
+        """How a queue stands. Raises what the broker says of one that is not."""
         if name in self._hidden:
             return None
         channel = await self._opened()
         if kind == "exchange":
             await channel.exchange_declare(name, passive=True)
             return None
-        found = await channel.queue_declare(name, passive=True)
-        return found.consumer_count if found else None
+        return await channel.queue_declare(name, passive=True)
 
     async def _exchange(self, name: str, type_: str) -> None:
         if not self._may_declare:
@@ -141,12 +155,13 @@ class Declaration:
         channel = await self._opened()
         await channel.exchange_declare(name, exchange_type=type_, durable=True)
 
-    async def _queue(self, name: str, arguments: Mapping[str, Any]) -> None:
+    async def _queue(self, name: str, arguments: Mapping[str, Any], *, is_made: bool) -> None:
         if not self._may_declare:
             await self._look("queue", name)
             return
         channel = await self._opened()
-        await channel.queue_declare(name, durable=True, arguments=dict(arguments))
+        if not is_made:
+            await channel.queue_declare(name, durable=True, arguments=dict(arguments))
         if (binding := self._topology.bindings.get(name)) is not None:
             await channel.queue_bind(name, *binding)
 

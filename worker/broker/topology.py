@@ -72,6 +72,11 @@ class Topology:
         """Name of a partition's queue, from 1."""
         return f"{self.commands}.{number}"
 
+    @property
+    def consumed(self) -> tuple[str, ...]:
+        """Names of the queues that workers take commands from."""
+        return (self.commands, *self.partitions)
+
     @cached_property
     def exchanges(self) -> Mapping[str, str]:
         """Every exchange with its type."""

@@ -163,7 +163,7 @@ class Service:
                 broker,
                 f"{name} commands",
                 self.health.part("commands"),
-                self._topology_watch.before_and_beside(self._consumer.serve),
+                self._topology_watch.around(self._consumer.serve, self._consumer.starving),
             ),
             "database": self._watch_the_database(),
             "retention": self._keep_pruned(),

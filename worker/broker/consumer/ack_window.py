@@ -35,12 +35,15 @@ class Window:
         self._changed = asyncio.Event()
         self._acknowledged = asyncio.Event()
         self._ended = False
+        self.newest = 0
+        """The last delivery that came."""
         self.closed = False
         """Whether no work may begin on what is not settled: the broker delivers it again."""
 
     def add(self, tag: int) -> None:
         """A delivery came."""
         self._open[tag] = False
+        self.newest = tag
 
     def begin(self, tag: int) -> None:
         """Work on a delivery begins."""
@@ -59,6 +62,11 @@ class Window:
             self._open[tag] = True
             self._settled += 1
             self._changed.set()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything that came is acknowledged."""
+        return not self._open
 
     def hold(self) -> None:
         """Let no work begin any more; what has begun may still be settled."""

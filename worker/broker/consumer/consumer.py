@@ -8,7 +8,7 @@ delivers it again, and the ledger knows what was done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import AMQPError
@@ -47,6 +47,7 @@ class Consumer:
         self.partitions = Partitions(topology, take, prefetch=self._prefetch)
         self._may_consume = may_consume
         self._must_pause = must_pause
+        self._shared: SharedSubscription | None = None
         self._stop = asyncio.Event()
         self._finish = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -74,6 +75,16 @@ class Consumer:
         finally:
             self._idle.set()
 
+    def starving(self, waiting: Mapping[str, int]) -> list[str]:
+        """Queues in which so many commands wait, and none has come since this was last asked."""
+        if self._stop.is_set():
+            return []
+        queues = list(self.partitions.starving(waiting))
+        commands = self._topology.commands
+        if self._shared is not None and self._shared.starves(waiting.get(commands, 0)):
+            queues.append(commands)
+        return queues
+
     async def stop_taking(self) -> None:
         """Let no further delivery come; returns when none can.
 
@@ -96,6 +107,7 @@ class Consumer:
         try:
             async with answered_within(self._topology.settings.connect_timeout_seconds):
                 await subscription.begin_with_care(self._topology.settings.delivery_limit)
+            self._shared = subscription
             self._part.up()
             stopping = asyncio.ensure_future(self._stop.wait())
             ended = await first_of(subscription.broken(), subscription.meet_suspects(), stopping)
@@ -109,6 +121,7 @@ class Consumer:
             # returns more than 32 in the order of a hash.
             await subscription.channel.close()
         finally:
+            self._shared = None
             await subscription.end()
 
     async def _pausing(self) -> None:

@@ -46,6 +46,7 @@ class Partition:
         self.queue = queue
         self.active = False
         """Whether a command has come since it last stood in line: it is the active one then."""
+        self._subscription: Subscription | None = None
         self._take = take
         self._prefetch = prefetch
         self._suspect_from = suspect_from
@@ -71,7 +72,7 @@ class Partition:
             self._acquitted.set()
             self._held_back.clear()
             self._held_back_tags.clear()
-            subscription = await Subscription.open(
+            subscription = self._subscription = await Subscription.open(
                 connection, self.queue, self._accept, prefetch=self._prefetch
             )
             try:
@@ -87,7 +88,14 @@ class Partition:
                 ended.result()
                 await _leave(subscription)
             finally:
+                self._subscription = None
                 await subscription.end()
+
+    def starves(self, waiting: int) -> bool:
+        """As `Subscription.starves`; one that is not active has nothing to expect."""
+        return (
+            self.active and self._subscription is not None and self._subscription.starves(waiting)
+        )
 
     def release(self) -> None:
         """Let the next in line become active, once what is in hand is done."""

@@ -10,7 +10,7 @@ subscribes once, after it has taken its places in line.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from math import ceil
 from typing import Any
 
@@ -65,6 +65,12 @@ class Partitions:
     def active(self) -> list[str]:
         """Queues whose commands come to this worker, as far as any have come."""
         return [partition.queue for partition in self._partitions if partition.active]
+
+    def starving(self, waiting: Mapping[str, int]) -> Iterator[str]:
+        """Queues that this worker should be given commands from, and is not."""
+        for partition in self._partitions:
+            if partition.starves(waiting.get(partition.queue, 0)):
+                yield partition.queue
 
     async def serve(self, connection: AbstractConnection, finish: asyncio.Event) -> None:
         """Stand in all lines until `finish`. Raises what breaks any of them."""

@@ -54,6 +54,7 @@ class Subscription:
         self._take = take
         self._intake = intake_of(connection)
         self._consumer_tag = ""
+        self._idle_after: int | None = None
         self._sinks: list[tuple[int, bytes]] = []
         self._cancelled = asyncio.Event()
         self._failed = asyncio.Event()
@@ -97,6 +98,12 @@ class Subscription:
         }
         ended = await first_of(*reasons)
         return reasons[ended] or str(ended.result())
+
+    def starves(self, waiting: int) -> bool:
+        """Whether so many wait, none is in flight, and none has come since this was last asked."""
+        idle_after = self.window.newest if waiting and self.window.is_empty else None
+        before, self._idle_after = self._idle_after, idle_after
+        return idle_after is not None and idle_after == before
 
     async def acknowledge_all(self) -> None:
         """Acknowledge what is settled; nothing acknowledges after this."""
