@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
@@ -14,15 +16,15 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.util import greenlet_spawn
 
+from tests.unit.test_command_meter import measure
 from tests.unit.test_pool import make_pool
-from worker.broker.consumer.partition_balancer import ACTIVE
-from worker.broker.topology_watch import MISSING, OBJECT, STARVED
-from worker.codec.routing_key import MISROUTED
-from worker.database.pool.metrics import INSTRUMENTS, reader_of
+from worker.database.pool.metrics import reader_of
+from worker.database.pool.pool import pool_of
+from worker.service.instruments import INSTRUMENTS
+from worker.service.service import Service
 from worker.service.supervisor.metrics import merge
-from worker.telemetry import runtime
+from worker.settings.settings import Settings
 from worker.telemetry.health import Health
-from worker.telemetry.runtime import RUNTIME
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -78,11 +80,12 @@ async def test_the_page_shows_the_pool_under_the_standard_names() -> None:
     assert value("db_client_operation_duration_seconds_bucket", system, ("le", "0.005")) == 0
 
 
+def make_service() -> Service:
+    return Service(Settings.model_validate({"health": {"port": 0}}))
+
+
 async def test_every_instrument_is_on_the_page_and_nothing_that_is_not_documented() -> None:
-    pool = make_pool()
-    health = Health("127.0.0.1", 0)
-    health.metrics.add(reader_of(lambda: pool))
-    async with health:
+    async with make_service().health as health:
         text, _ = await page(health)
     shown = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
 
@@ -99,21 +102,20 @@ async def test_open_metrics_is_spoken_where_it_is_asked_for() -> None:
     assert text.endswith("# EOF\n")
 
 
-def full_health() -> Health:
-    """A page with all that a worker shows, each histogram with something in it."""
-    pool = make_pool()
-    pool.meter.query.record(0.007)
-    health = Health("127.0.0.1", 0)
-    health.metrics.add(reader_of(lambda: pool))
-    health.metrics.add(runtime.read)
-    health.metrics.add(
-        lambda: [(ACTIVE, [({}, 3)]), (MISROUTED, [({}, 4)]), (MISSING, [({OBJECT: "queue a"}, 5)])]
-    )
-    return health
+@asynccontextmanager
+async def full_page() -> AsyncIterator[Health]:
+    """The page of a worker with something in each instrument."""
+    service = make_service()
+    pool_of(service._engine).meter.query.record(0.007)
+    service._topology_watch._counts["queue a"] += 1
+    service._meter.postponed["OSError"] += 1
+    await measure(service._meter)
+    async with service.health as health:
+        yield health
 
 
 async def test_open_metrics_is_spoken_without_a_fault() -> None:
-    async with full_health() as health:
+    async with full_page() as health:
         text, _ = await page(health, "application/openmetrics-text; version=1.0.0")
     families = {family.name for family in text_string_to_open_metrics(text)}  # type: ignore[no-untyped-call]
 
@@ -124,7 +126,7 @@ async def test_promtool_accepts_the_page_of_a_worker_and_that_of_several() -> No
     if shutil.which("promtool") is None:
         assert not os.environ.get("CI"), "CI puts promtool on the PATH: .ci/promtool"
         pytest.skip("promtool is not here (Debian: prometheus); nothing of ours depends on it")
-    async with full_health() as health:
+    async with full_page() as health:
         text, _ = await page(health)
     for shown in (text, merge({1: text, 2: text})):
         check = await asyncio.create_subprocess_exec(
@@ -141,11 +143,11 @@ RESERVED = ("_count", "_sum", "_bucket", "_info")
 
 
 def test_names_follow_the_rules() -> None:
-    for instrument in (*INSTRUMENTS, *RUNTIME, ACTIVE, MISROUTED, MISSING, STARVED):
+    for instrument in INSTRUMENTS:
         assert not instrument.prometheus_name.endswith(RESERVED)
         assert instrument.meaning
     for instrument in INSTRUMENTS:
-        assert instrument.name.startswith(("db.client.", "worker.db."))
+        assert instrument.name.startswith(("db.client.", "messaging.", "worker."))
         assert (instrument.kind == "counter") == instrument.prometheus_name.endswith("_total")
         assert ("_seconds" in instrument.prometheus_name) == (instrument.unit == "s")
         assert "." not in instrument.prometheus_name

@@ -37,7 +37,7 @@ async def test_a_dead_letter_makes_a_line_once_it_is_published(
     monkeypatch.setattr(service._publisher, "publish", publish)
     configure_logging(form=form)
     answer = Answer("e", "user.delete.failed", b"{}")
-    await service._publish(
+    await service._meter.around_publishing(service._publish)(
         [
             (job(id="done"), Done(answer)),
             (job(id="c\u202e1"), DeadLetter(answer, "failed", FORGED, 5)),

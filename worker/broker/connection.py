@@ -195,6 +195,7 @@ async def keep_connected(settings: BrokerSettings, name: str, part: Part, serve:
         part.has_been_ready = False
         try:
             async with connect(settings, name, nodes) as connection:
+                part.connections += 1
                 await serve(connection)
             reason = "the connection was closed"
         except (Misconfigured, ChannelAccessRefused) as error:

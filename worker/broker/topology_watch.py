@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS = 5.0
 """Between two looks: what is removed is back within 10 s, also where a look takes its time."""
 
-OBJECT = "worker.topology.object"
+OBJECT = "object"
 MISSING = Instrument(
     "worker.topology.missing",
     "counter",

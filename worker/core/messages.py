@@ -76,6 +76,8 @@ class Delivery:
     attributes: Mapping[str, Any] | None = None
     """Those of a CloudEvent in binary mode, whose data is the body."""
     routing_key: bytes = b""
+    timestamp: int | None = None
+    """When it was published, in seconds since 1970, as its publisher says."""
     delivery_count: int = 0
     """How often the broker has delivered it before, as far as it counts."""
     lost: frozenset[str] = frozenset()

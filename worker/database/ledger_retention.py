@@ -9,7 +9,7 @@ from the start of the index, it would step over all that was deleted and is not 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.database.engine import Sessions
+from worker.telemetry.instruments import Instrument, Reading
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,44 @@ WITH gone AS (
 )
 SELECT count(*) AS forgotten, max(recorded_on) AS until FROM gone
 """)
+
+
+PRUNED = Instrument(
+    "worker.ledger.pruned",
+    "counter",
+    "{command}",
+    "Commands that the ledger forgot, being older than its retention.",
+)
+ROWS = Instrument(
+    "worker.ledger.rows",
+    "gauge",
+    "{command}",
+    "Commands in the ledger, by the database's last estimate.",
+)
+INSTRUMENTS: tuple[Instrument, ...] = (PRUNED, ROWS)
+# Minus one where the table was never analyzed.
+ESTIMATE = text(
+    "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'command_ledger'::regclass"
+)
+
+
+class LedgerMeter:
+    """What is known of the ledger's size."""
+
+    def __init__(self) -> None:
+        self.pruned = 0
+        self.rows = 0
+
+    async def add(self, sessions: Sessions, forgotten: int) -> None:
+        """So many were forgotten; see how many are left."""
+        self.pruned += forgotten
+        async with sessions.begin() as session:
+            self.rows = (await session.execute(ESTIMATE)).scalar_one()
+
+    def read(self) -> Iterator[tuple[Instrument, Iterable[Reading]]]:
+        """The instruments, for `/metrics`."""
+        yield PRUNED, [({}, self.pruned)]
+        yield ROWS, [({}, self.rows)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +131,7 @@ async def forget(
 async def keep_pruned(
     sessions: Sessions,
     retention: timedelta,
+    meter: LedgerMeter | None = None,
     *,
     every_seconds: float = EVERY_SECONDS,
     batch: int = BATCH,
@@ -109,6 +149,8 @@ async def keep_pruned(
                 sessions, retention, batch=batch, pause_seconds=pause_seconds
             ):
                 forgotten += count
+            if meter is not None:
+                await meter.add(sessions, forgotten)
             failing = False
         except (SQLAlchemyError, OSError) as error:
             if not failing:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import count
 
 from worker.core.backoff import RECONNECT
@@ -30,6 +30,19 @@ from worker.core.messages import (
     Source,
 )
 from worker.core.tasks import all_of
+from worker.telemetry.instruments import Instrument, Reading
+
+LANES = Instrument("worker.lanes.max", "gauge", "{lane}", "Lanes that there are: `WORKER_LANES`.")
+DEPTH = Instrument(
+    "worker.lanes.depth", "gauge", "{command}", "Commands that wait in all lanes together."
+)
+DEEPEST = Instrument(
+    "worker.lanes.deepest",
+    "gauge",
+    "{command}",
+    "Commands that wait in the fullest lane; near the depth of all, few keys have most commands.",
+)
+INSTRUMENTS: tuple[Instrument, ...] = (LANES, DEPTH, DEEPEST)
 
 Process = Callable[[Sequence[Job]], Awaitable[list[Outcome]]]
 """Runs jobs; never raises."""
@@ -78,6 +91,11 @@ class Lane:
             self._forget_closed()
         self._waiting.append(job)
         self._wake.set()
+
+    @property
+    def depth(self) -> int:
+        """How many wait, those behind a retry included."""
+        return len(self._waiting) + sum(map(len, self._parked.values()))
 
     def stop(self) -> None:
         """Begin no further transaction; `run` returns when what is in hand has been answered."""
@@ -269,6 +287,13 @@ class Lanes:
     async def run(self) -> None:
         """Work until stopped, and until what was in hand then has been answered."""
         await all_of(*(lane.run() for lane in self._lanes))
+
+    def read(self) -> Iterator[tuple[Instrument, Iterable[Reading]]]:
+        """The instruments, for `/metrics`."""
+        depths = [lane.depth for lane in self._lanes]
+        yield LANES, [({}, len(depths))]
+        yield DEPTH, [({}, sum(depths))]
+        yield DEEPEST, [({}, max(depths))]
 
     def stop(self) -> None:
         """Begin no further transaction."""

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.broker.connection import keep_connected
 from worker.broker.consumer.consumer import Consumer
+from worker.broker.consumer.subscription import SUSPECT_DELIVERIES
 from worker.broker.publisher.publications import Answers
 from worker.broker.publisher.publisher import Publisher
 from worker.broker.topology import Topology
@@ -25,19 +26,21 @@ from worker.codec.codec import Codec
 from worker.codec.routing_key import RoutingWatch
 from worker.core.backoff import Backoff
 from worker.core.errors import WorkerError, words
-from worker.core.messages import DeadLetter, Delivery, Job, Settled
+from worker.core.messages import Delivery, Job, Settled
 from worker.core.registry import Registry, load_registry
 from worker.core.tasks import Ended, end, result_of
 from worker.database.capacity import warn_if_crowded
 from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.database.health import DatabaseWatch
-from worker.database.ledger_retention import EVERY_SECONDS, keep_pruned
+from worker.database.ledger_retention import EVERY_SECONDS, LedgerMeter, keep_pruned
 from worker.database.pool.metrics import reader_of
 from worker.database.pool.pool import pool_of
 from worker.processing.lanes import Lanes
 from worker.processing.processor import Processor
 from worker.settings.settings import Settings
 from worker.telemetry import runtime
+from worker.telemetry.command_log import CommandLog, keep_summing_up
+from worker.telemetry.commands import CommandMeter
 from worker.telemetry.health import Health
 
 log = structlog.get_logger(__name__)
@@ -99,9 +102,12 @@ class Service:
             frozen_seconds=settings.database.idle_in_transaction_timeout_seconds,
             autocommit=autocommit(self._engine),
         )
+        self._meter = CommandMeter(
+            CommandLog(tells_done=settings.log_level == "debug"), suspect_from=SUSPECT_DELIVERIES
+        )
         self._lanes = Lanes(
-            processor.process,
-            self._publish,
+            self._meter.around_processing(processor.process),
+            self._meter.around_publishing(self._publish),
             self._watch.is_well,
             lanes=settings.lanes,
             group_size=settings.group_size,
@@ -124,9 +130,12 @@ class Service:
         self._topology_watch = TopologyWatch(self._topology, self.health.part("topology"))
         self._routing = RoutingWatch()
         self._has_partitions = bool(self._topology.partitions)
-        self.health.metrics.add(self._consumer.partitions.read)
-        self.health.metrics.add(self._topology_watch.read)
-        self.health.metrics.add(self._routing.read)
+        self._ledger_meter = LedgerMeter()
+        for meter in (
+            *(self._meter, self._lanes, self._consumer, self._consumer.partitions),
+            *(self._publisher, self._ledger_meter, self._topology_watch, self._routing),
+        ):
+            self.health.metrics.add(meter.read)
         self._stop = asyncio.Event()
         self._beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
 
@@ -167,6 +176,7 @@ class Service:
             ),
             "database": self._watch_the_database(),
             "retention": self._keep_pruned(),
+            "summary": keep_summing_up(self._meter.totals),
             **{name: work() for name, work in self._beside.items()},
         }
         tasks = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
@@ -215,9 +225,10 @@ class Service:
         retention = timedelta(days=self._settings.ledger_retention_days)
         # What is kept for a short time only is looked at more often.
         every = min(EVERY_SECONDS, retention.total_seconds() / 10)
-        await keep_pruned(self._sessions, retention, every_seconds=every)
+        await keep_pruned(self._sessions, retention, self._ledger_meter, every_seconds=every)
 
     def _take(self, delivery: Delivery) -> None:
+        self._meter.took(delivery)
         item = self._authorization.judge(self._codec.decode(delivery))
         if self._has_partitions:
             self._routing.look(item.envelope)
@@ -225,20 +236,6 @@ class Service:
 
     async def _publish(self, settled: Sequence[tuple[Job, Settled]]) -> None:
         await self._publisher.publish(list(self._answers.publications(settled)))
-        for job, outcome in settled:
-            if isinstance(outcome, DeadLetter):
-                _log_dead_letter(job, outcome)
-
-
-def _log_dead_letter(job: Job, letter: DeadLetter) -> None:
-    envelope = job.envelope
-    log.info(
-        "dead letter",
-        id=envelope.id,
-        type=envelope.type,
-        code=letter.code,
-        detail=letter.detail,
-    )
 
 
 def _reason_for_the_end_of(task: asyncio.Task[None]) -> BaseException:

@@ -7,16 +7,37 @@ GET /metrics  what is measured, for Prometheus (`metrics.py`)
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import structlog
 from aiohttp import web
 
+from worker.telemetry.instruments import Instrument, Reading
 from worker.telemetry.listening import cannot_listen
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.readiness import Part
 
 log = structlog.get_logger(__name__)
+
+READY = Instrument(
+    "worker.ready", "gauge", "1", "1 where a part is ready, else 0; `/readyz` says why.", ("part",)
+)
+FAILURES = Instrument(
+    "worker.readiness.failures",
+    "counter",
+    "{failure}",
+    "Times that a part was ready and no longer is.",
+    ("part",),
+)
+CONNECTIONS = Instrument(
+    "worker.broker.connections",
+    "counter",
+    "{connection}",
+    "Connections to the broker that were opened: the first, and one for each reconnect.",
+    ("part",),
+)
+INSTRUMENTS: tuple[Instrument, ...] = (READY, FAILURES, CONNECTIONS)
 
 
 class Health:
@@ -25,6 +46,7 @@ class Health:
     def __init__(self, host: str, port: int) -> None:
         self._host, self.port = host, port
         self.metrics = Metrics()
+        self.metrics.add(self.read)
         self._parts: dict[str, Part] = {}
         app = web.Application()
         app.router.add_get("/livez", self._livez)
@@ -35,6 +57,13 @@ class Health:
     def part(self, name: str) -> Part:
         """A part of the worker that readiness depends on."""
         return self._parts.setdefault(name, Part(name))
+
+    def read(self) -> Iterator[tuple[Instrument, Iterable[Reading]]]:
+        """What `/readyz` shows, for `/metrics`."""
+        yield READY, [({"part": part.name}, part.ready) for part in self._parts.values()]
+        yield FAILURES, [({"part": part.name}, part.failures) for part in self._parts.values()]
+        connected = (part for part in self._parts.values() if part.connections)
+        yield CONNECTIONS, [({"part": part.name}, part.connections) for part in connected]
 
     @property
     def ready(self) -> bool:

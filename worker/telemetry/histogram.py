@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from math import sqrt
-from typing import Self
+from typing import ClassVar, Self
 
 STANDARD_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 """Seconds; the buckets that OpenTelemetry's conventions for database connections ask for."""
@@ -27,6 +28,8 @@ class Histogram:
     """Counts of durations, in seconds."""
 
     __slots__ = ("_counts", "count", "max", "sum")
+
+    bounds: ClassVar[Sequence[float]] = STANDARD_BOUNDS
 
     def __init__(self) -> None:
         self._counts = [0] * (len(_BOUNDS) + 1)
@@ -96,6 +99,29 @@ class Histogram:
             f"<{self.count} durations, mean {self.mean:.6f} s, "
             f"p99 {self.percentile(99):.6f} s, max {self.max:.6f} s>"
         )
+
+
+class Sizes:
+    """Counts of whole numbers from 1, in buckets that are powers of two."""
+
+    __slots__ = ("_counts", "count", "sum")
+
+    bounds: ClassVar[Sequence[float]] = tuple(float(1 << power) for power in range(11))
+
+    def __init__(self) -> None:
+        self._counts = [0] * len(self.bounds)
+        self.count = self.sum = 0
+
+    def record(self, size: int) -> None:
+        """Count one."""
+        if (power := (size - 1).bit_length()) < len(self._counts):
+            self._counts[power] += 1
+        self.count += 1
+        self.sum += size
+
+    def up_to(self) -> list[int]:
+        """How many were at most as large as each bound."""
+        return list(accumulate(self._counts))
 
 
 def _middle(index: int) -> float:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from worker.telemetry.histogram import Histogram
+from worker.telemetry.histogram import Histogram, Sizes
 
 Kind = Literal["gauge", "counter", "histogram"]
-Reading: TypeAlias = tuple[Mapping[str, str], float | Histogram]
+Reading: TypeAlias = tuple[Mapping[str, str], float | Histogram | Sizes]
 """Attributes, and the value at this moment: a histogram for an instrument of that kind."""
 
 

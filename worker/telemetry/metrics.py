@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
-from worker.telemetry.histogram import STANDARD_BOUNDS, Histogram
+from worker.telemetry.histogram import Histogram, Sizes
 from worker.telemetry.instruments import Instrument, Read, Reading, underscored
 
 
@@ -55,17 +55,17 @@ def _family(instrument: Instrument, readings: Iterable[Reading]) -> Metric:
     if instrument.kind == "histogram":
         durations = HistogramMetricFamily(name, meaning, labels=labels)
         for attributes, value in readings:
-            assert isinstance(value, Histogram)
+            assert isinstance(value, Histogram | Sizes)
             durations.add_metric(values(attributes), _buckets(value), value.sum)
         return durations
     family = CounterMetricFamily if instrument.kind == "counter" else GaugeMetricFamily
     numbers = family(name, meaning, labels=labels)
     for attributes, value in readings:
-        assert not isinstance(value, Histogram)
+        assert not isinstance(value, Histogram | Sizes)
         numbers.add_metric(values(attributes), value)
     return numbers
 
 
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    counts = zip(STANDARD_BOUNDS, histogram.up_to(), strict=True)
+def _buckets(histogram: Histogram | Sizes) -> list[tuple[str, float]]:
+    counts = zip(histogram.bounds, histogram.up_to(), strict=True)
     return [*((str(bound), count) for bound, count in counts), ("+Inf", histogram.count)]

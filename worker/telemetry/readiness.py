@@ -25,6 +25,10 @@ class Part:
     reason: str | None = "not connected yet"
     since: datetime = field(default_factory=utc_now)
     has_been_ready: bool = False
+    failures: int = 0
+    """How often it went from ready to not ready."""
+    connections: int = 0
+    """How many connections were opened for it."""
 
     @property
     def ready(self) -> bool:
@@ -44,6 +48,7 @@ class Part:
             log.warning("not ready", part=self.name, reason=reason)
             if self.reason is None:
                 self.since = utc_now()
+                self.failures += 1
             self.reason = reason
 
     def as_json(self) -> dict[str, Any]:

@@ -63,10 +63,9 @@ class Window:
             self._settled += 1
             self._changed.set()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether everything that came is acknowledged."""
-        return not self._open
+    def __len__(self) -> int:
+        """How many deliveries are not acknowledged."""
+        return len(self._open)
 
     def hold(self) -> None:
         """Let no work begin any more; what has begun may still be settled."""

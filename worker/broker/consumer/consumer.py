@@ -8,7 +8,7 @@ delivers it again, and the ledger knows what was done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import AMQPError
@@ -19,7 +19,22 @@ from worker.broker.consumer.shared_queue import SharedSubscription
 from worker.broker.consumer.subscription import Take
 from worker.broker.topology import Topology
 from worker.core.tasks import first_of, together
+from worker.telemetry.instruments import Instrument, Reading
 from worker.telemetry.readiness import Part
+
+IN_FLIGHT = Instrument(
+    "worker.commands.in_flight",
+    "gauge",
+    "{command}",
+    "Commands that the broker has handed out to this process, not acknowledged yet.",
+)
+PREFETCH = Instrument(
+    "worker.commands.in_flight.max",
+    "gauge",
+    "{command}",
+    "Most of these that the broker hands out: `WORKER_PREFETCH`, shared among the queues.",
+)
+INSTRUMENTS: tuple[Instrument, ...] = (IN_FLIGHT, PREFETCH)
 
 
 class Consumer:
@@ -74,6 +89,13 @@ class Consumer:
             ended.result()
         finally:
             self._idle.set()
+
+    def read(self) -> Iterator[tuple[Instrument, Iterable[Reading]]]:
+        """The instruments, for `/metrics`."""
+        shared = len(self._shared.window) if self._shared is not None else 0
+        yield IN_FLIGHT, [({}, shared + self.partitions.in_flight)]
+        queues = len(self._topology.consumed)
+        yield PREFETCH, [({}, queues * self._prefetch)]
 
     def starving(self, waiting: Mapping[str, int]) -> list[str]:
         """Queues in which so many commands wait, and none has come since this was last asked."""

@@ -91,6 +91,11 @@ class Partition:
                 self._subscription = None
                 await subscription.end()
 
+    @property
+    def in_flight(self) -> int:
+        """How many commands have come and are not acknowledged."""
+        return len(self._subscription.window) if self._subscription is not None else 0
+
     def starves(self, waiting: int) -> bool:
         """As `Subscription.starves`; one that is not active has nothing to expect."""
         return (

@@ -66,6 +66,11 @@ class Partitions:
         """Queues whose commands come to this worker, as far as any have come."""
         return [partition.queue for partition in self._partitions if partition.active]
 
+    @property
+    def in_flight(self) -> int:
+        """How many commands have come from them and are not acknowledged."""
+        return sum(partition.in_flight for partition in self._partitions)
+
     def starving(self, waiting: Mapping[str, int]) -> Iterator[str]:
         """Queues that this worker should be given commands from, and is not."""
         for partition in self._partitions:

@@ -101,7 +101,7 @@ class Subscription:
 
     def starves(self, waiting: int) -> bool:
         """Whether so many wait, none is in flight, and none has come since this was last asked."""
-        idle_after = self.window.newest if waiting and self.window.is_empty else None
+        idle_after = self.window.newest if waiting and not len(self.window) else None
         before, self._idle_after = self._idle_after, idle_after
         return idle_after is not None and idle_after == before
 
@@ -173,6 +173,7 @@ def read_delivery(
         headers=found.headers,
         attributes=found.attributes,
         routing_key=routing_key,
+        timestamp=found.timestamp,
         delivery_count=count if isinstance(count, int) else 0,
         lost=found.lost,
         unreadable=ascii(mended)[:200].strip("'") if mended else found.unreadable,

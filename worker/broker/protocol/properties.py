@@ -45,6 +45,8 @@ class Incoming:
     message_id: str | None = None
     type: str | None = None
     user_id: str | None = None
+    timestamp: int | None = None
+    """When it was published, in whole seconds since 1970, if its publisher is to be believed."""
     lost: frozenset[str] = frozenset()
     """The properties, by pamqp's names, that could not be decoded."""
     unreadable: str | None = None
@@ -102,6 +104,7 @@ def _read(header: bytes) -> Incoming:
     if flags & _MESSAGE_ID:
         found.message_id, position = _string(header, position)
     if flags & _TIMESTAMP:
+        found.timestamp = int.from_bytes(header[position : position + 8], "big")
         position += 8
     if flags & _TYPE:
         found.type, position = _string(header, position)

@@ -8,7 +8,7 @@ come twice, never in another order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from weakref import WeakValueDictionary
 
@@ -32,9 +32,17 @@ from worker.broker.publisher.batch import BurstChannel, open_bursts
 from worker.broker.topology import Topology
 from worker.core.backoff import RECONNECT
 from worker.core.messages import Publication, new_id
+from worker.telemetry.instruments import Instrument, Reading
 from worker.telemetry.readiness import Part
 
 log = structlog.get_logger(__name__)
+
+BLOCKED = Instrument(
+    "worker.broker.blocked",
+    "gauge",
+    "1",
+    "1 while the broker takes no messages: its memory or disk alarm is set.",
+)
 
 BLOCKED_CHECK_SECONDS = 1.0
 LEAST_PATIENCE = 0.1
@@ -64,6 +72,10 @@ class Publisher:
         self._attempt_ids = count()
         self._prefix = new_id()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def read(self) -> Iterator[tuple[Instrument, Iterable[Reading]]]:
+        """The instrument, for `/metrics`."""
+        yield BLOCKED, [({}, self._blocked)]
 
     async def serve(self, connection: AbstractConnection) -> None:
         """Make the connection usable by `publish` until it ends."""
