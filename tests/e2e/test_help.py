@@ -14,6 +14,7 @@ from worker.cli import exit_code
 COMMANDS = [
     "run",
     "health",
+    "doctor",
     "migrate",
     "migration",
     "publish",

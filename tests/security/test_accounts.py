@@ -434,6 +434,19 @@ async def test_an_operator_sets_things_right(
     assert mended.routing_key == "user.created"
 
 
+async def test_doctor_sees_enough_with_few_rights(restricted: Harness, few: dict[str, Any]) -> None:
+    cli = CommandLine(environment_of(restricted.settings))
+    urls = {
+        "WORKER_BROKER__URL": few["broker"]["url"],
+        "WORKER_BROKER__DECLARE": "false",
+        "WORKER_DATABASE__URL": few["database"]["url"],
+    }
+    result = await cli("doctor", "--json", code=None, **urls)
+
+    assert {it["code"] for it in result.lines if it["level"] == "problem"} <= {"durability"}
+    assert "could not be looked at" not in result.out
+
+
 async def test_a_worker_that_must_declare_and_may_not_says_so(
     restricted: Harness, few: dict[str, Any]
 ) -> None:

@@ -115,6 +115,17 @@ class Declaration:
                         queues[name] = state
         return Found(missing, queues)
 
+    async def compare(self, found: Found) -> None:
+        """Raise `Misconfigured` where what there is has other arguments; make nothing."""
+        topology = self._topology
+        for exchange, type_ in topology.exchanges.items():
+            if ("exchange", exchange) not in found.missing:
+                await self._try("exchange", exchange, self._exchange(exchange, type_))
+        for queue, arguments in topology.queues.items():
+            if ("queue", queue) not in found.missing:
+                asked = self._queue(queue, arguments, is_made=False, binds=False)
+                await self._try("queue", queue, asked)
+
     async def refuse_strays(self) -> None:
         """Raise `Misconfigured` if there is a partition beyond those that are served.
 
@@ -155,14 +166,16 @@ class Declaration:
         channel = await self._opened()
         await channel.exchange_declare(name, exchange_type=type_, durable=True)
 
-    async def _queue(self, name: str, arguments: Mapping[str, Any], *, is_made: bool) -> None:
+    async def _queue(
+        self, name: str, arguments: Mapping[str, Any], *, is_made: bool, binds: bool = True
+    ) -> None:
         if not self._may_declare:
             await self._look("queue", name)
             return
         channel = await self._opened()
         if not is_made:
             await channel.queue_declare(name, durable=True, arguments=dict(arguments))
-        if (binding := self._topology.bindings.get(name)) is not None:
+        if binds and (binding := self._topology.bindings.get(name)) is not None:
             await channel.queue_bind(name, *binding)
 
     async def _share_out(self) -> None:

@@ -19,6 +19,7 @@ from worker import __version__
 from worker.cli import (
     dead_letters,
     demo,
+    doctor,
     health,
     lab,
     ledger,
@@ -66,6 +67,7 @@ def _options(
 
 app.command("run")(run.run)
 app.command("health")(health.health)
+app.command("doctor")(doctor.doctor)
 app.command("migrate")(migrate.migrate)
 app.command("migration")(migration.migration)
 app.command("publish")(publish.publish)
