@@ -578,4 +578,52 @@ MUTATIONS: tuple[Mutation, ...] = (
             "unit/test_pool.py::test_a_connection_that_cannot_be_opened_gives_its_place_back",
         ),
     ),
+    Mutation(
+        name="leave removed objects removed",
+        breaks="an exchange or binding that somebody removed is looked for, and never made again",
+        guarantee="G1",
+        changes=(
+            change(
+                "broker/topology_watch.py",
+                "await declaration.declare(in_use=True)",
+                "self._missing = set()",
+                depth=20,
+            ),
+        ),
+        witnesses=(
+            "unit/test_topology_watch.py::test_what_goes_again_is_counted_again",
+            "integration/test_removed_objects.py::test_what_is_removed_comes_back",
+        ),
+    ),
+    Mutation(
+        name="make a consumed queue again at once",
+        breaks="consumers of a deleted queue are told nothing, and commands go to nobody",
+        guarantee="G1",
+        changes=(
+            change(
+                "broker/topology_watch.py",
+                "await declaration.declare(in_use=True)",
+                "await declaration.declare(in_use=False)",
+                depth=20,
+            ),
+        ),
+        witnesses=("unit/test_topology_watch.py::test_what_goes_again_is_counted_again",),
+    ),
+    Mutation(
+        name="bind past the partitions of others",
+        breaks="a worker with one queue undoes that others share commands out, and their order",
+        guarantee="G4",
+        changes=(
+            change(
+                "broker/topology_watch.py",
+                "if consumers != self._consumers:",
+                "if self._consumers is None:",
+                depth=8,
+            ),
+        ),
+        witnesses=(
+            "integration/test_removed_objects.py"
+            "::test_who_has_one_queue_leaves_the_partitions_of_others_alone",
+        ),
+    ),
 )
