@@ -19,7 +19,7 @@ from tests.chaos.test_kill import check_events, check_rows, mixed_commands
 from tests.chaos.test_poison import survive_a_poison
 from tests.conftest import make_settings
 from tests.support.harness import Harness, eventually
-from worker.broker.declaration import PLUGIN_OF
+from worker.broker.refused_declaration import PLUGIN_OF
 from worker.core.errors import Misconfigured
 from worker.service.service import Service
 

@@ -26,16 +26,9 @@ from worker.core.messages import (
     Retry,
     Settled,
 )
+from worker.telemetry.command_instruments import AGE, GROUP, LANE, PROCESS, SIZE
 from worker.telemetry.command_log import CommandLog, keep_summing_up
-from worker.telemetry.commands import (
-    AGE,
-    GROUP,
-    LANE,
-    MAX_LABELS,
-    PROCESS,
-    SIZE,
-    CommandMeter,
-)
+from worker.telemetry.commands import MAX_LABELS, CommandMeter
 from worker.telemetry.histogram import Sizes
 from worker.telemetry.instruments import Instrument
 
@@ -135,6 +128,14 @@ async def test_labels_are_bounded_whatever_handlers_raise() -> None:
     assert len({code for _, _, code in meter.settled}) <= MAX_LABELS + 1
     assert len({reason for _, reason in meter.retries}) <= MAX_LABELS + 1
     assert meter.settled.total() == MAX_LABELS + 50
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"data": null}', b"\xff"])
+async def test_an_answer_without_a_code_ends_no_lane(body: bytes) -> None:
+    meter = make_meter()
+    await measure(meter, (job(), Refused(Answer("e", "x.rejected", body))))
+
+    assert meter.settled == {("user.delete", "refused", "unknown"): 1}
 
 
 @pytest.mark.parametrize(

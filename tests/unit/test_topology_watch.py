@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 
 from tests.support.fakes import turns, until
 from worker.broker import topology_watch
-from worker.broker.declaration import Found, _differs, _over_limit
+from worker.broker.declaration import Found
+from worker.broker.refused_declaration import differs, over_limit
 from worker.broker.topology import Topology
 from worker.broker.topology_watch import TopologyWatch
 from worker.core.errors import Misconfigured, Unreachable
@@ -197,13 +198,13 @@ def test_a_limit_is_told_as_one_and_arguments_as_such() -> None:
         "PRECONDITION_FAILED - cannot declare queue 'shop.events' in vhost '/': "
         "queue limit in vhost '/' (3) is reached"
     )
-    told = _over_limit("queue", "shop.events", limit)
+    told = over_limit("queue", "shop.events", limit)
     assert told is not None
     assert "max-queues" in told
     assert "queue limit in vhost '/' (3) is reached" in told
-    differs = (
+    reply = (
         "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'shop.commands' in "
         "vhost '/': received '20' but current is '30'"
     )
-    assert _over_limit("queue", "shop.commands", differs) is None
-    assert "DELIVERY_LIMIT" in _differs("queue", "shop.commands", differs)
+    assert over_limit("queue", "shop.commands", reply) is None
+    assert "DELIVERY_LIMIT" in differs("queue", "shop.commands", reply)

@@ -5,7 +5,6 @@ All of it is idempotent: what exists as it should be stays as it is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -22,25 +21,13 @@ from aiormq.exceptions import (
 from pamqp.commands import Queue
 
 from worker.broker.connection import open_channel
+from worker.broker.refused_declaration import differs, lacks_plugin, over_limit
 from worker.core.errors import Misconfigured
 
 if TYPE_CHECKING:
     from worker.broker.topology import Topology
 
 log = structlog.get_logger(__name__)
-
-PLUGIN_OF = {
-    "x-modulus-hash": "rabbitmq_sharding",
-    "x-consistent-hash": "rabbitmq_consistent_hash_exchange",
-}
-"""What has to be enabled for a type of exchange; RabbitMQ 4.3 has the first built in."""
-
-_SETTING_OF = {
-    "x-delivery-limit": "WORKER_BROKER__DELIVERY_LIMIT",
-    "x-max-age": "WORKER_BROKER__EVENTS_RETENTION_DAYS",
-    "x-message-ttl": "WORKER_BROKER__DEAD_LETTERS_RETENTION_DAYS",
-    "x-max-length-bytes": "the WORKER_BROKER__…_MAX_BYTES setting of this queue",
-}
 
 
 @dataclass(frozen=True)
@@ -191,8 +178,8 @@ class Declaration:
         try:
             await asked
         except ChannelPreconditionFailed as error:
-            told = self._lacks_plugin(name, error) or _over_limit(kind, name, str(error))
-            raise Misconfigured(told or _differs(kind, name, str(error))) from error
+            told = lacks_plugin(self._topology, name, error) or over_limit(kind, name, str(error))
+            raise Misconfigured(told or differs(kind, name, str(error))) from error
         except ChannelNotFoundEntity as error:
             if self._may_declare or _is_starting(error):
                 raise
@@ -214,55 +201,11 @@ class Declaration:
                 "everything and set WORKER_BROKER__DECLARE=false"
             ) from error
         except AMQPError as error:
-            if (lacking := self._lacks_plugin(name, error)) is None:
+            if (lacking := lacks_plugin(self._topology, name, error)) is None:
                 raise
             raise Misconfigured(lacking) from error
-
-    def _lacks_plugin(self, name: str, error: AMQPError) -> str | None:
-        """What mends it if the broker does not know the partitioner's type; None if it does.
-
-        That is a 503 up to RabbitMQ 3.13 and a 406 from 4.0 on, like other arguments.
-        """
-        type_ = self._topology.settings.partition_exchange
-        if name != self._topology.partitioner or "exchange type" not in str(error):
-            return None
-        return (
-            f"WORKER_PARTITIONS={self._topology.partition_count} needs exchanges of the type "
-            f"{type_}, which this RabbitMQ does not know. On each of its nodes: "
-            f"rabbitmq-plugins enable {PLUGIN_OF[type_]}"
-        )
 
 
 def _is_starting(error: ChannelNotFoundEntity) -> bool:
     """Whether it exists: for a moment after its start a broker says this of a stream it has."""
     return "down or inaccessible" in str(error)
-
-
-def _over_limit(kind: str, name: str, reply: str) -> str | None:
-    """What mends it if the broker may hold no more of the kind; None if that is not why."""
-    if "inequivalent" in reply or "limit" not in reply:
-        return None
-    return (
-        f"The {kind} {name!r} cannot be made, since the broker may hold no more: {reply}. Delete "
-        f"{kind}s that nobody needs, or raise the limit: of the virtual host by rabbitmqctl "
-        "set_vhost_limits (max-queues), of all by the broker's configuration"
-    )
-
-
-def _differs(kind: str, name: str, reply: str) -> str:
-    found = re.search(
-        r"inequivalent arg '(?P<arg>[^']+)'.*?received (?P<ours>.+?) but current is (?P<theirs>.+)",
-        reply,
-        re.DOTALL,
-    )
-    what = (
-        f"{found['arg']} is {found['theirs'].strip()}, this worker declares {found['ours'].strip()}"
-        if found
-        else reply
-    )
-    setting = found and _SETTING_OF.get(found["arg"])
-    mend = f"Set {setting} to what is there, or drain" if setting else "Drain"
-    return (
-        f"The {kind} {name!r} exists with other arguments: {what}. {mend} and delete it "
-        f"(rabbitmqctl delete_{kind} {name}) so that it is made anew"
-    )

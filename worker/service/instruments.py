@@ -9,11 +9,11 @@ from worker.codec.routing_key import MISROUTED
 from worker.database import ledger_retention
 from worker.database.pool import metrics as pool
 from worker.processing import lanes
-from worker.telemetry import commands, health, runtime
+from worker.telemetry import command_instruments, health, runtime
 from worker.telemetry.instruments import Instrument
 
 INSTRUMENTS: tuple[Instrument, ...] = (
-    *commands.INSTRUMENTS,
+    *command_instruments.INSTRUMENTS,
     *lanes.INSTRUMENTS,
     *consumer.INSTRUMENTS,
     *(partition_balancer.ACTIVE, MISROUTED),

@@ -22,6 +22,25 @@ from worker.core.messages import (
     Settled,
     utc_now,
 )
+from worker.telemetry.command_instruments import (
+    AGE,
+    ANSWERS,
+    BUSY,
+    COMMANDS,
+    CONFIRMS,
+    CONSUMED,
+    DUPLICATES,
+    GROUP,
+    LANE,
+    POSTPONED,
+    PROCESS,
+    REASON,
+    REDELIVERED,
+    RETRIES,
+    SIZE,
+    SUSPECTS,
+    TYPE,
+)
 from worker.telemetry.command_log import CommandLog
 from worker.telemetry.histogram import Histogram, Sizes
 from worker.telemetry.instruments import Instrument, Reading
@@ -33,82 +52,6 @@ MAX_LABELS = 64
 """Codes and reasons that are told apart; what custom handlers raise beyond that is `other`."""
 UNKNOWN_TYPE = "unknown"
 MAX_AGE_SECONDS = 365 * 86_400
-
-_TYPE, _OUTCOME, _CODE, _REASON = "type", "outcome", "code", "reason"
-
-
-def _counter(name: str, unit: str, meaning: str, *attributes: str) -> Instrument:
-    return Instrument(name, "counter", unit, meaning, attributes)
-
-
-def _duration(name: str, meaning: str) -> Instrument:
-    return Instrument(name, "histogram", "s", meaning)
-
-
-COMMANDS = _counter(
-    "worker.commands",
-    "{command}",
-    "Commands that were answered, by what they came to: `done`, `refused` or `dead_letter`; of the "
-    "last two the code says why. A `type` that no entity has is `unknown`.",
-    *(_TYPE, _OUTCOME, _CODE),
-)
-DUPLICATES = _counter(
-    "worker.commands.duplicates",
-    "{command}",
-    "Of these: duplicates, which got the stored answer again.",
-    _TYPE,
-)
-RETRIES = _counter(
-    "worker.commands.retries",
-    "{attempt}",
-    "Attempts that failed and are followed by another, by what was raised.",
-    *(_TYPE, _REASON),
-)
-POSTPONED = _counter(
-    "worker.commands.postponed",
-    "{command}",
-    "Commands that were put back because the database was away, by what was raised.",
-    _REASON,
-)
-CONSUMED = _counter(
-    "messaging.client.consumed.messages", "{message}", "Messages that the broker delivered."
-)
-REDELIVERED = _counter(
-    "worker.commands.redelivered",
-    "{message}",
-    "Of these: some worker had it before, and did not acknowledge it.",
-)
-SUSPECTS = _counter(
-    "worker.commands.suspects",
-    "{message}",
-    "Of these: so often that it may be what ends the workers.",
-)
-ANSWERS = _counter(
-    "messaging.client.sent.messages",
-    "{message}",
-    "Events and dead letters that were handed to the broker and confirmed, or given up.",
-    "kind",
-)
-AGE = _duration(
-    "worker.command.age",
-    "From the publisher's `timestamp`, which has whole seconds, to the transaction; of the first "
-    "of each group, where it has one.",
-)
-LANE = _duration(
-    "worker.lane.wait_time", "From the delivery to the transaction, of the first of each group."
-)
-GROUP = _duration("worker.group.duration", "Carrying a group out, COMMIT included.")
-CONFIRMS = _duration("worker.answers.wait_time", "Publishing the answers of a group, confirmed.")
-PROCESS = _duration(
-    "messaging.process.duration", "From the delivery of a command until it may be acknowledged."
-)
-SIZE = Instrument("worker.group.size", "histogram", "{command}", "Commands of a group.")
-BUSY = Instrument("worker.lanes.busy", "gauge", "{lane}", "Lanes that carry out a group just now.")
-
-INSTRUMENTS: tuple[Instrument, ...] = (
-    *(COMMANDS, DUPLICATES, RETRIES, POSTPONED, CONSUMED, REDELIVERED, SUSPECTS, ANSWERS),
-    *(AGE, LANE, GROUP, CONFIRMS, PROCESS, SIZE, BUSY),
-)
 
 
 class CommandMeter:
@@ -229,15 +172,15 @@ class CommandMeter:
                 for key, count in self.settled.items()
             ],
         )
-        yield DUPLICATES, [({_TYPE: type_}, count) for type_, count in self.duplicates.items()]
+        yield DUPLICATES, [({TYPE: type_}, count) for type_, count in self.duplicates.items()]
         yield (
             RETRIES,
             [
-                ({_TYPE: type_, _REASON: reason}, count)
+                ({TYPE: type_, REASON: reason}, count)
                 for (type_, reason), count in self.retries.items()
             ],
         )
-        yield POSTPONED, [({_REASON: reason}, count) for reason, count in self.postponed.items()]
+        yield POSTPONED, [({REASON: reason}, count) for reason, count in self.postponed.items()]
         yield CONSUMED, [({}, self.consumed)]
         yield REDELIVERED, [({}, self.redelivered)]
         yield SUSPECTS, [({}, self.suspects)]
@@ -250,7 +193,10 @@ class CommandMeter:
 
 def _code_of(refused: Refused) -> str:
     """The code that the sender is told: a duplicate's outcome knows no more than that."""
-    return str(json.loads(refused.answer.body)["data"]["code"])
+    try:
+        return str(json.loads(refused.answer.body)["data"]["code"])
+    except (ValueError, LookupError, TypeError):  # stored by who knows which version
+        return "unknown"
 
 
 def _raised(reason: str) -> str:
