@@ -101,17 +101,17 @@ async def test_each_outcome_is_counted_once_and_where_it_belongs() -> None:
     assert (read(meter, SIZE).count, read(meter, SIZE).sum) == (2, 8)
 
 
-async def test_what_fails_to_be_published_is_not_counted_and_no_lane_stays_busy() -> None:
+async def test_what_fails_to_be_published_is_not_counted_and_nothing_stays_active() -> None:
     meter = make_meter()
 
     async def fail(*_: object) -> Any:
-        assert meter.busy == 1
+        assert meter.active == 1
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
         await meter.around_processing(fail)([job()])
-    assert meter.busy == 0
-    meter.busy = 1
+    assert meter.active == 0
+    meter.active = 1
     with pytest.raises(asyncio.CancelledError):
         await meter.around_publishing(fail)([(job(), DONE)])
 

@@ -73,9 +73,11 @@ PROCESS = _duration(
     "messaging.process.duration", "From the delivery of a command until it may be acknowledged."
 )
 SIZE = Instrument("worker.group.size", "histogram", "{command}", "Commands of a group.")
-BUSY = Instrument("worker.lanes.busy", "gauge", "{lane}", "Lanes that carry out a group just now.")
+ACTIVE = Instrument(
+    "worker.groups.active", "gauge", "{group}", "Groups that are carried out just now, and retries."
+)
 
 INSTRUMENTS: tuple[Instrument, ...] = (
     *(COMMANDS, DUPLICATES, RETRIES, POSTPONED, CONSUMED, REDELIVERED, SUSPECTS, ANSWERS),
-    *(AGE, LANE, GROUP, CONFIRMS, PROCESS, SIZE, BUSY),
+    *(AGE, LANE, GROUP, CONFIRMS, PROCESS, SIZE, ACTIVE),
 )

@@ -23,9 +23,9 @@ from worker.core.messages import (
     utc_now,
 )
 from worker.telemetry.command_instruments import (
+    ACTIVE,
     AGE,
     ANSWERS,
-    BUSY,
     COMMANDS,
     CONFIRMS,
     CONSUMED,
@@ -67,7 +67,7 @@ class CommandMeter:
         self.postponed: Counter[str] = Counter()
         self.consumed = self.redelivered = self.suspects = 0
         self.answers: Counter[str] = Counter()
-        self.busy = 0
+        self.active = 0
         self._durations = {it: Histogram() for it in (AGE, LANE, GROUP, CONFIRMS, PROCESS)}
         self._sizes = Sizes()
         self._labels: set[str] = set()
@@ -85,11 +85,11 @@ class CommandMeter:
         async def measured(jobs: Sequence[Job]) -> list[Outcome]:
             begun = monotonic()
             self._waited(jobs[0])
-            self.busy += 1
+            self.active += 1
             try:
                 outcomes = await process(jobs)
             finally:
-                self.busy -= 1
+                self.active -= 1
             self._durations[GROUP].record(monotonic() - begun)
             self._sizes.record(len(jobs))
             self._count_unsettled(jobs, outcomes)
@@ -188,7 +188,7 @@ class CommandMeter:
         for instrument, histogram in self._durations.items():
             yield instrument, [({}, histogram)]
         yield SIZE, [({}, self._sizes)]
-        yield BUSY, [({}, self.busy)]
+        yield ACTIVE, [({}, self.active)]
 
 
 def _code_of(refused: Refused) -> str:
