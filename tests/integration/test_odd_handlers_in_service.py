@@ -100,6 +100,22 @@ async def test_a_stop_does_not_wait_for_what_never_returns(harness: Harness, wha
     assert await eventually(harness.waiting) == 1
 
 
+async def test_a_validator_that_fails_costs_its_own_command(harness: Harness) -> None:
+    async with harness.worker(entities="tests.support.odd_handlers") as service:
+        await harness.ask("user.create", data=user("odd-0"))
+        odd_ones = [
+            await harness.send("user.check", target={"id": 1}, data={"text": name})
+            for name in ("KeyError", "SystemExit", "Own")
+        ]
+        since = service.health.part("commands").since
+        assert (await harness.ask("user.create", data=user("good"))).routing_key == "user.created"
+        for id_ in odd_ones:
+            assert (await harness.event(id_)).routing_key == "user.check.failed"
+        letters = await harness.dead_letters(len(odd_ones))
+        assert {letter.headers["x-code"] for letter in letters} == {"failed"}
+        assert service.health.part("commands").since == since
+
+
 async def test_a_lane_goes_on_when_its_handler_never_returns(harness: Harness) -> None:
     async with harness.worker(
         entities="tests.support.odd_handlers", lanes=1, handler_timeout_seconds=0.5
