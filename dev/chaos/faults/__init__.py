@@ -51,5 +51,6 @@ FAULTS: Mapping[str, type[Fault]] = {
         commands.Poison,
         commands.Stumbles,
         commands.Hopeless,
+        commands.OddHandlers,
     )
 }

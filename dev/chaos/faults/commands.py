@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dev.chaos.entities import POISONED
+from dev.chaos.entities import MISBEHAVIOURS, POISONED
 from dev.chaos.faults.fault import Blow, BrokenPromise, until
 from dev.chaos.schedule import Recipe
 
@@ -65,3 +65,23 @@ class Hopeless(Blow):
 
     async def begin(self) -> None:
         await self.place.send_probes("stumble", count=3, data={"times": 1_000})
+
+
+class OddHandlers(Blow):
+    """Handlers that raise, return or end what they must not, or that never return."""
+
+    name = "odd-handlers"
+    recipe = Recipe((0, 0))
+
+    async def begin(self) -> None:
+        ids = [
+            id_
+            for how in MISBEHAVIOURS
+            for id_ in await self.place.send_probes("misbehave", count=1, data={"how": how})
+        ]
+        await until(
+            lambda: self.place.book.answered(ids),
+            within=120,
+            what="not all of them were answered",
+            error=BrokenPromise,
+        )
