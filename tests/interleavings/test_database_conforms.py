@@ -119,7 +119,7 @@ async def test_who_would_wait_in_a_circle_is_told_and_may_try_again(store: Store
     ends = await asyncio.gather(crosswise("a", "b"), crosswise("b", "a"), return_exceptions=True)
     (fault,) = [end for end in ends if end is not None]
     assert isinstance(fault, Exception)
-    assert classify(fault) is Kind.TRANSIENT
+    assert classify(fault) is Kind.CONTENTION
     assert not is_doubtful(fault)
     assert await store.count("a") == await store.count("b") == 1
 
