@@ -46,8 +46,10 @@ async def test_a_sweep_tells_each_point_and_writes_its_files(
     cli: CommandLine, database: str, tmp_path: Path
 ) -> None:
     sweep = ["lab", "sweep", "--pool-size", "1,2", "--overflow", "0", "--repeats", "1", *SHORT]
-    result = await cli(*sweep, "--seed", "5", "--out", str(tmp_path))
+    async with cli.running(*sweep, "--seed", "5", "--out", str(tmp_path)) as running:
+        result = await running.end()
     *points, last = result.lines
+    assert result.code == (0 if last["recommendation"] else 3)
     assert {(point["pool_size"], point["load"]) for point in points} >= {
         (1, "open"),
         (2, "open"),

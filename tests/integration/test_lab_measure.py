@@ -105,6 +105,10 @@ async def test_everything_else_adds_up(one_server: Point) -> None:
     assert point.worker is not None
     assert 0 < point.worker.cpu_cores < 1
     assert point.server.cpu_cores is not None
+    assert point.host is not None
+    assert 0 < point.host.cpu_cores <= 1.1 * point.host.cores
+    lab = point.worker.cpu_cores + point.server.cpu_cores
+    assert point.host.others_cpu_cores <= max(point.host.cpu_cores - lab, 0)
 
 
 async def test_latency_counts_from_the_intended_time_when_the_pool_cannot_keep_up(

@@ -13,9 +13,10 @@ from dev.databases import dsn
 from worker.lab.director import Bench, measure
 from worker.lab.observer import postmaster_pid
 from worker.lab.place import Place, open_place
-from worker.lab.results import Point, Setting
+from worker.lab.results import Point
 from worker.lab.scenario import Scenario
 from worker.lab.scenario_files import load_scenario
+from worker.lab.setting import Setting
 from worker.lab.target import Order
 from worker.settings.settings import DatabaseSettings
 

@@ -29,9 +29,9 @@ from worker.lab.results import (
     Result,
     Sample,
     Server,
-    Setting,
     Wait,
 )
+from worker.lab.setting import Setting
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 Holds = Callable[[np.random.Generator], float]

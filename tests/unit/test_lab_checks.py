@@ -9,7 +9,16 @@ from worker.lab.analysis import analyse
 from worker.lab.checks import check_point, generator_headroom, littles_law, repeats, steady_state
 from worker.lab.durations import durations_from
 from worker.lab.repeats import Repeats, by_setting, mean_interval, quantile_interval
-from worker.lab.results import Point, Process
+from worker.lab.results import Host, Point, Process
+
+QUIET = Host(cores=2, cpu_cores=0.7, others_cpu_cores=0.1)
+CROWDED = Host(cores=2, cpu_cores=1.99, others_cpu_cores=1.2)
+
+
+def late(point: Point, **changes: object) -> Point:
+    """A tenth of the work was started late."""
+    load = point.load.model_copy(update={"late": point.load.intended // 10})
+    return point.model_copy(update={"load": load, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +76,30 @@ def test_a_short_window_says_that_it_was_not_looked_at(honest: Point) -> None:
 
 
 def test_a_generator_that_is_late_is_told(honest: Point) -> None:
-    late = honest.load.model_copy(update={"late": honest.load.intended // 10})
-    check = generator_headroom(honest.model_copy(update={"load": late}))
+    check = generator_headroom(late(honest, host=QUIET))
     assert not check.passed
-    assert "could not keep up" in check.words
+    assert "something held the generator up" in check.words
 
 
 def test_a_generator_without_cpu_to_spare_is_told(honest: Point) -> None:
-    full = honest.model_copy(update={"generator": Process(cpu_cores=0.98)})
-    assert not generator_headroom(full).passed
+    for host in (QUIET, CROWDED, None):
+        full = generator_headroom(late(honest, host=host, generator=Process(cpu_cores=0.98)))
+        assert not full.passed
+        assert "could not keep up" in full.words
+    full = generator_headroom(honest.model_copy(update={"generator": Process(cpu_cores=0.98)}))
+    assert not full.passed
+
+
+def test_a_machine_that_is_busy_with_others_is_not_the_generators_fault(honest: Point) -> None:
+    check = generator_headroom(late(honest, host=CROWDED))
+    assert not check.passed
+    assert "busy with others, which used 1.2 of its 2 cores" in check.words
+    assert "could not keep up" not in check.words
+
+
+def test_a_machine_that_the_lab_itself_fills_is_not_busy_with_others(honest: Point) -> None:
+    own = Host(cores=2, cpu_cores=1.98, others_cpu_cores=0.1)
+    assert "others" not in generator_headroom(late(honest, host=own)).words
 
 
 def test_a_run_that_was_stopped_says_so(honest: Point) -> None:

@@ -9,7 +9,7 @@ from worker.lab.diagnosis import diagnose
 from worker.lab.durations import durations_from
 from worker.lab.findings import Diagnosis
 from worker.lab.repeats import by_setting
-from worker.lab.results import Point, Process, Server
+from worker.lab.results import Host, Point, Process, Server
 
 
 def found(points: Sequence[Point]) -> dict[str, Diagnosis]:
@@ -95,6 +95,24 @@ def test_an_overloaded_generator_is_named_first() -> None:
     point = make_point(4, rate=250, room=100)
     late = changed(point, "load", late=point.load.intended // 2)
     assert list(found([late])) == ["overloaded-generator"]
+
+
+def test_a_machine_that_others_use_is_named_and_neither_loop_nor_generator_is_blamed() -> None:
+    lag = durations_from([0.001] * 95 + [0.08] * 5)
+    crowded = make_point(
+        4,
+        rate=250,
+        room=100,
+        worker=Process(cpu_cores=0.15, loop_lag_seconds=lag),
+        host=Host(cores=2, cpu_cores=1.99, others_cpu_cores=1.2),
+    )
+    late = changed(crowded, "load", late=crowded.load.intended // 2)
+    for point in (crowded, late):
+        assert list(found([point])) == ["busy-machine"]
+        assert "Other programs used 1.2" in found([point])["busy-machine"].words
+    # A loop that uses its whole core is busy itself, whatever else runs.
+    busy = changed(crowded, "worker", cpu_cores=0.99)
+    assert list(found([busy])) == ["busy-event-loop"]
 
 
 def test_a_full_database_is_no_pool_that_is_too_small() -> None:

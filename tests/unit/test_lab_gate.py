@@ -84,7 +84,7 @@ def test_the_exit_code_tells_ci(
     assert all(json.loads(line)["kept"] for line in told.out.splitlines())
     assert "the gate is open: 8 limits kept" in told.err
     assert run(monkeypatch, "gate", str(tmp_path), "--p99-wait", "1ms", "--pool-size", "6") == 3
-    assert "pool 6+0, repeat 1: p99 of the wait" in capfd.readouterr().err
+    assert "pool 6+0, 200/s, repeat 1: p99 of the wait" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,38 @@ def test_the_fleet_line_counts_overflow_and_reserve(sweep: Result) -> None:
     assert advice.fleet[-1].fits is (8 * each + 3 <= 100)
 
 
+def test_the_headline_speaks_of_the_rate_that_was_offered_and_the_reasons_of_full_pools() -> None:
+    """Kept full, bigger pools do more: the headline may not deny what the table shows."""
+    points = [make_point(size, rate=100, seconds=6) for size in (2, 8, 16)]
+    points += [make_point(size, clients=3 * size, seconds=6) for size in (2, 8, 16)]
+    result = analyse(make_result(points))
+    advice = result.recommendation
+    assert advice is not None
+    assert advice.setting == result.answer
+    assert advice.pool_size == 8
+    assert "at this rate no bigger pool does more work" in advice.sentence
+    assert any("; kept full, 16+0 does the most, " in reason for reason in advice.reasons)
+
+
+def test_a_rate_that_no_pool_keeps_up_with_is_told() -> None:
+    """No pool does all of it, so none is said to."""
+    points = [
+        make_point(size, rate=200, holds=always(0.1), seconds=6, repeat=n, room=1)
+        for size in (2, 4)
+        for n in (0, 1)
+    ]
+    lossless = [
+        point.model_copy(update={"load": point.load.model_copy(update={"dropped": 0})})
+        for point in points
+    ]
+    about = make_about(objective=Objective(wait_p99_seconds=60))
+    result = analyse(make_result(lossless, about=about))
+    told = [result.no_recommendation_because or ""]
+    if result.recommendation is not None:
+        told = [result.recommendation.sentence, *result.recommendation.reasons]
+    assert not any("does all of" in words or "at this rate" in words for words in told)
+
+
 def grown(hold: Callable[[int], float]) -> Result:
     points = [
         make_point(size, clients=40, holds=exponential(hold(size)), repeat=n, seconds=6)

@@ -19,7 +19,8 @@ from worker.lab.report import write_report
 from worker.lab.report.page import render_page
 from worker.lab.report.plots import all_plots
 from worker.lab.report.summary import render_summary
-from worker.lab.results import Result, Sample, save_result
+from worker.lab.results import Point, Result, Sample, save_result
+from worker.lab.text import sections
 
 PLOTS = {"throughput", "wait", "heat", "time", "spectrum", "prediction", "hold"}
 
@@ -122,18 +123,64 @@ def test_tables_have_a_line_for_each_point_and_each_second(sweep: Result, writte
     assert set(Sample.model_fields) < set(seconds[0])
 
 
-def test_a_failed_check_is_red_everywhere(sweep: Result, tmp_path: Path) -> None:
-    point = sweep.points[-1]
+def doubtful(point: Point) -> Point:
+    """More connections were busy than its holds explain."""
     pool = point.pool.model_copy(update={"busy_mean": point.pool.busy_mean * 2})
-    points = (*sweep.points[:-1], point.model_copy(update={"pool": pool}))
-    write_report(analyse(sweep.model_copy(update={"points": points})), tmp_path)
+    return point.model_copy(update={"pool": pool})
+
+
+def test_a_failed_check_is_red_everywhere_where_nothing_is_recommended(
+    sweep: Result, tmp_path: Path
+) -> None:
+    points = [doubtful(point) for point in sweep.points]
+    result = analyse(sweep.model_copy(update={"points": points}))
+    assert result.recommendation is None
+    write_report(result, tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert 'id="failed-checks"' in page
+    assert '<section class="card bad" id="failed-checks">' in page
+    assert '<section class="card bad" id="recommendation">' in page
     assert '<tr class="failed">' in page
-    assert "🔴 **littles-law** failed" in (tmp_path / "summary.md").read_text()
+    assert "🔴 failed: littles-law" in (tmp_path / "summary.md").read_text()
     assert "failed: see the report" in (tmp_path / "throughput.svg").read_text()
     with (tmp_path / "points.csv").open() as file:
-        assert [row["failed_checks"] for row in csv.DictReader(file)][-1] == "littles-law"
+        assert {row["failed_checks"] for row in csv.DictReader(file)} == {"littles-law"}
+
+
+def test_a_successful_sweep_is_not_framed_in_red_for_a_probe_that_failed(
+    sweep: Result, tmp_path: Path
+) -> None:
+    points = (*sweep.points[:-1], doubtful(sweep.points[-1]))
+    result = analyse(sweep.model_copy(update={"points": points}))
+    assert result.recommendation is not None
+    write_report(result, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert 'class="card bad"' not in page.partition("<noscript>")[0]
+    assert '<section class="card note" id="failed-checks">' in page
+    assert "littles-law</strong> (pool 16+0, kept full)" in page
+    assert "🔴" not in (tmp_path / "summary.md").read_text()
+    assert "▫️ failed: littles-law (pool 16+0, kept full)" in (tmp_path / "summary.md").read_text()
+    assert "failed: see the report" not in (tmp_path / "throughput.svg").read_text()
+
+
+def test_what_was_asked_for_stands_apart_from_the_probes(sweep: Result) -> None:
+    (own, load), (other, probes) = sections(sweep)
+    assert (own, other) == ("Your load", "Probes")
+    assert {each.setting.load for each in load} == {"open"}
+    assert {each.setting.load for each in probes} == {"closed"}
+    page = render_page(sweep, [])
+    assert page.index("<h3>Your load</h3>") < page.index("<h3>Probes</h3>")
+    assert page.count(' answer">') == 1
+    summary = render_summary(sweep)
+    assert summary.index("**Your load**") < summary.index("**Probes**")
+    assert sweep.answer is not None
+    assert f"| **{sweep.answer.pool}** | {sweep.answer.load_name} |" in summary
+
+
+def test_every_axis_has_a_title(written: Path) -> None:
+    for name in PLOTS:
+        axes = re.findall(r'aria-label="([XY])-axis([^"]*)"', (written / f"{name}.svg").read_text())
+        assert {axis for axis, _ in axes} == {"X", "Y"}
+        assert all(words.startswith(" titled '") for _, words in axes), name
 
 
 def test_what_a_result_holds_is_shown_and_never_obeyed(sweep: Result) -> None:
@@ -194,7 +241,7 @@ def test_a_run_that_was_stopped_at_once_makes_a_report(tmp_path: Path) -> None:
 def test_the_summary_is_markdown_with_a_line_for_each_setting(sweep: Result) -> None:
     summary = render_summary(sweep)
     assert summary.startswith("### Pool lab: sweep, steady\n")
-    assert summary.count("\n| 8+0 ") + summary.count("\n| 8+0 🔴") >= 3
+    assert summary.count("\n| 8+0 ") + summary.count("\n| **8+0** ") >= 3
     assert "```sh\nWORKER_DATABASE__POOL_SIZE=" in summary
 
 

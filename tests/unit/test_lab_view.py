@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from tests.support.lab_results import make_point
-from worker.lab.results import Point, Setting
-from worker.lab.view import LiveView, PlainView, describe, make_view, pool_bar, show_time
+from worker.lab.results import Point
+from worker.lab.setting import Setting
+from worker.lab.view import LiveView, PlainView, make_view, pool_bar, show_time
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +56,9 @@ def test_a_big_pool_is_drawn_to_scale() -> None:
 
 
 def test_settings_are_told_in_short() -> None:
-    assert describe(Setting(pool_size=4, rate_per_second=150)) == "pool 4+0, 150/s"
+    assert str(Setting(pool_size=4, rate_per_second=150)) == "pool 4+0, 150/s"
     closed = Setting(pool_size=4, max_overflow=2, load="closed", clients=9, lanes=6, group_size=64)
-    assert describe(closed) == "pool 4+2, 9 clients, 6 lanes, groups of 64"
+    assert str(closed) == "pool 4+2, 9 clients, 6 lanes, groups of 64"
 
 
 @pytest.mark.parametrize(
@@ -100,4 +101,4 @@ def test_a_terminal_sees_the_pool_and_in_the_end_all_points(point: Point) -> Non
     assert "of all" in during
     # The last frame lists every point, beyond those that were shown meanwhile.
     after = text.getvalue()[len(during) :]
-    assert after.rsplit("setting", 1)[1].count("pool 4+2, 150/s") == 21
+    assert after.rsplit("done/s", 1)[1].count(" 150/s ") == 21

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from worker.lab.checks import generator_headroom
+from worker.lab.checks import generator_headroom, was_kept_waiting
 from worker.lab.durations import Durations, recorded_in
 from worker.lab.findings import Check, Diagnosis, DiagnosisName
 from worker.lab.repeats import Repeats, mean
@@ -103,26 +103,26 @@ lock_contention = Cause(
 # The process of the pool is late for everything.
 
 
-def _lag(group: Repeats) -> float:
-    lags = [point.worker.loop_lag_seconds for point in group.points if point.worker]
-    return max((lag.p99 for lag in lags if lag), default=0.0)
-
-
 def _worker_cpu(group: Repeats) -> float:
     return mean(point.worker.cpu_cores for point in group.points if point.worker)
 
 
 def loop_is_busy(group: Repeats) -> bool:
     """Whether the process of the pool is what everything waits for."""
-    return _lag(group) >= LAG_BOUND_SECONDS or _worker_cpu(group) >= LOOP_CPU_BOUND
+    late = group.loop_lag >= LAG_BOUND_SECONDS and not _is_taken_by_others(group)
+    return late or _worker_cpu(group) >= LOOP_CPU_BOUND
+
+
+def _is_taken_by_others(group: Repeats) -> bool:
+    return any(point.host and point.host.is_taken_by_others for point in group.points)
 
 
 busy_event_loop = Cause(
     name="busy-event-loop",
     shows=loop_is_busy,
-    extent=_lag,
+    extent=lambda group: group.loop_lag,
     words=lambda group: (
-        f"The event loop woke up {show_seconds(_lag(group))} late (p99) and used "
+        f"The event loop woke up {show_seconds(group.loop_lag)} late (p99) and used "
         f"{show_share(_worker_cpu(group))} of a core: connections are held and nobody serves them"
     ),
     mend="Take what blocks out of the loop (`asyncio.to_thread`), or run more processes with a "
@@ -233,8 +233,8 @@ connection_churn = Cause(
 
 
 def _headroom_lacking(group: Repeats) -> list[Check]:
-    checks = [generator_headroom(point) for point in group.points]
-    return [check for check in checks if not check.passed]
+    checks = [(point, generator_headroom(point)) for point in group.points]
+    return [check for point, check in checks if not check.passed and not was_kept_waiting(point)]
 
 
 overloaded_generator = Cause(
@@ -244,6 +244,33 @@ overloaded_generator = Cause(
     words=lambda group: _headroom_lacking(group)[0].words,
     mend="Lower the rate, or give the generator a core of its own. These numbers show the "
     "generator, not the pool.",
+)
+
+
+# Everything of the lab's is late, since others have the cores.
+
+
+def _is_kept_waiting(group: Repeats) -> bool:
+    if not _is_taken_by_others(group) or loop_is_busy(group):
+        return False
+    late = any(was_kept_waiting(point) for point in group.points)
+    return late or group.loop_lag >= LAG_BOUND_SECONDS
+
+
+def _others(group: Repeats) -> float:
+    return max((point.host.others_cpu_cores for point in group.points if point.host), default=0)
+
+
+busy_machine = Cause(
+    name="busy-machine",
+    shows=_is_kept_waiting,
+    extent=_others,
+    words=lambda group: (
+        f"Other programs used {show_number(_others(group))} of the machine's cores and left none "
+        f"free: the event loop woke up {show_seconds(group.loop_lag)} late (p99), and what is "
+        "late is not the pool's fault"
+    ),
+    mend="Stop what else runs on this machine, or measure from another one.",
 )
 
 

@@ -133,9 +133,9 @@ def _change(values: Sequence[float]) -> float:
 
 def generator_headroom(point: Point) -> Check:
     """The generator kept its own schedule: it did not become the system under test."""
-    load, cpu = point.load, point.generator.cpu_cores if point.generator else None
-    late = load.late / load.intended if load.intended else 0.0
-    passed = late <= LATE_BOUND and (cpu is None or cpu <= GENERATOR_CPU_BOUND)
+    cpu = point.generator.cpu_cores if point.generator else None
+    late = _late(point)
+    passed = late <= LATE_BOUND and not _is_used_up(cpu)
     used = "" if cpu is None else f", its process used {show_share(cpu)} of a core"
     return Check(
         name="generator-headroom",
@@ -143,8 +143,32 @@ def generator_headroom(point: Point) -> Check:
         value=late,
         bound=LATE_BOUND,
         words=f"{show_share(late)} of the work was started late{used}"
-        + ("" if passed else ": the generator could not keep up, the waits are its own"),
+        + ("" if passed else f": {_blame(point)}"),
     )
+
+
+def _late(point: Point) -> float:
+    return point.load.late / point.load.intended if point.load.intended else 0.0
+
+
+def _is_used_up(cpu: float | None) -> bool:
+    return cpu is not None and cpu > GENERATOR_CPU_BOUND
+
+
+def was_kept_waiting(point: Point) -> bool:
+    """Whether the generator was late because others had the machine's cores."""
+    crowded = point.host is not None and point.host.is_taken_by_others
+    used_up = _is_used_up(point.generator.cpu_cores if point.generator else None)
+    return _late(point) > LATE_BOUND and crowded and not used_up
+
+
+def _blame(point: Point) -> str:
+    if point.host is not None and was_kept_waiting(point):
+        others, cores = show_number(point.host.others_cpu_cores), point.host.cores
+        return f"the machine was busy with others, which used {others} of its {cores} cores"
+    if _is_used_up(point.generator.cpu_cores if point.generator else None):
+        return "the generator could not keep up, the waits are its own"
+    return "something held the generator up, the waits are its own"
 
 
 def complete(result: Result) -> Check:
@@ -175,7 +199,8 @@ def repeats(groups: Sequence[Repeats]) -> Check:
         bound=REPEATS_BOUND,
         words=f"each setting was measured {counted(fewest, 'time')} or more; the throughput is "
         f"known within {show_share(_uncertainty(where))} at worst, with pool "
-        f"{where.setting.pool_size}+{where.setting.max_overflow}",
+        f"{where.pool}",
+        setting=where.setting,
     )
 
 

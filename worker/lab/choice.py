@@ -62,11 +62,13 @@ def _refuse_what_cannot_be_trusted(result: Result, fit: ScalabilityFit | None) -
 
 
 def _comparison(groups: Sequence[Repeats]) -> Comparison:
-    """Those at the highest rate that any pool keeps up with; a closed load where it is alone."""
+    """Those at the highest rate that any pool keeps up with, or else at the lowest of all; those
+    of a closed load where it is alone."""
     opened = [each for each in groups if each.setting.load == "open"]
     rates = sorted({each.setting.rate_per_second or 0.0 for each in opened}, reverse=True)
     at_rate = [_at_rate(opened, rate) for rate in rates]
-    found = next((some for some in at_rate if any(map(_keeps_up, some))), opened)
+    lowest = at_rate[-1] if at_rate else []
+    found = next((some for some in at_rate if any(map(keeps_up, some))), lowest)
     compared = _one_group_size(found or groups)
     if len({each.setting.connections for each in compared}) < 2:
         raise NoRecommendation(
@@ -82,7 +84,8 @@ def _at_rate(groups: Sequence[Repeats], rate: float) -> list[Repeats]:
     return [each for each in groups if each.setting.rate_per_second == rate]
 
 
-def _keeps_up(group: Repeats) -> bool:
+def keeps_up(group: Repeats) -> bool:
+    """Whether it does all the work that arrives."""
     return group.throughput >= KEEPS_UP * (group.setting.rate_per_second or 0)
 
 
@@ -105,7 +108,7 @@ def _smallest(
         if fault is None:
             return each, left_out
         left_out.append((each, fault))
-    told = "; ".join(f"{named(each)}: {fault}" for each, fault in left_out)
+    told = "; ".join(f"{each.pool}: {fault}" for each, fault in left_out)
     raise NoRecommendation(
         f"No pool that was measured is good enough. {told}. "
         "Measure other sizes, a lower rate, or allow a longer wait."
@@ -123,13 +126,13 @@ def _fault(group: Repeats, best: Repeats, about: About, *, judges_wait: bool) ->
     if churn_of(group) >= CHURN_SHARE:
         return f"opens a connection for {show_share(churn_of(group))} of the checkouts"
     if group.failed_checks:
-        return f"failed a check ({group.failed_checks[0]})"
+        return f"failed a check ({group.failed_checks[0].words})"
     return None
 
 
 def _does_the_work(group: Repeats, best: Repeats) -> bool:
     """Whether its throughput cannot be told from the best, or is all that was offered."""
-    offered = group.setting.load == "open" and _keeps_up(group)
+    offered = group.setting.load == "open" and keeps_up(group)
     return offered or group.throughput_interval.overlaps(best.throughput_interval)
 
 
@@ -144,14 +147,9 @@ def _refuse_a_wait_that_no_model_explains(chosen: Repeats) -> None:
     if len(wrong) * 2 > len(told):
         first = wrong[0]
         raise NoRecommendation(
-            f"{named(chosen)} would be the one, but its wait is not the queue's: "
+            f"{chosen.pool} would be the one, but its wait is not the queue's: "
             f"{show_seconds(first.p99_measured_seconds)} measured at p99, "
             f"{show_seconds(first.p99_low_seconds)} to {show_seconds(first.p99_high_seconds)} "
             "expected of its holds. Something else delays checkouts: see the event loop's lag and "
             "the time to connect."
         )
-
-
-def named(group: Repeats) -> str:
-    """The pool as people write it: `8+4`."""
-    return f"{group.setting.pool_size}+{group.setting.max_overflow}"

@@ -17,6 +17,7 @@ from worker.lab.results import About
 def diagnose(groups: Sequence[Repeats], about: About) -> tuple[Diagnosis, ...]:
     """All troubles that are found."""
     found = (
+        causes.busy_machine(groups),
         causes.overloaded_generator(groups),
         causes.leak(groups),
         causes.lock_contention(groups),

@@ -11,7 +11,8 @@ from worker.core.errors import Misconfigured
 from worker.lab.durations import Model
 from worker.lab.findings import Interval
 from worker.lab.repeats import CONFIDENCE, Repeats, by_setting
-from worker.lab.results import Result, Setting
+from worker.lab.results import Result
+from worker.lab.setting import Setting
 from worker.lab.units import show_number, show_seconds
 
 Metric = Literal["throughput", "wait p99", "latency p99", "hold mean"]

@@ -22,8 +22,9 @@ from worker.lab.place import Place
 from worker.lab.point import Parts, Timing, assemble, look_on
 from worker.lab.processes import Child, LabFailed, child
 from worker.lab.recorder import WorkReport
-from worker.lab.results import Point, Setting
+from worker.lab.results import Point
 from worker.lab.scenario import Scenario
+from worker.lab.setting import Setting
 from worker.lab.target import PATHS, Order
 
 OVERDUE_SECONDS = 30

@@ -23,21 +23,22 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-Value = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Durations(Model):
     """A distribution of durations, in seconds. Without any value all of it is 0."""
 
-    count: Annotated[int, Field(ge=0)]
-    mean: Value
-    p50: Value
-    p90: Value
-    p95: Value
-    p99: Value
-    p999: Value
-    max: Value
-    deviation: Value = 0.0
+    count: Count
+    mean: Amount
+    p50: Amount
+    p90: Amount
+    p95: Amount
+    p99: Amount
+    p999: Amount
+    max: Amount
+    deviation: Amount = 0.0
     """Standard deviation."""
     histogram: str | None = None
     """All values, as HdrHistogram V2 (base64, compressed), in microseconds."""

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from worker.lab.durations import Model
+from worker.lab.setting import Setting
 
 Amount = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -35,6 +36,8 @@ class Check(Model):
     value: Amount | None = None
     bound: Amount | None = None
     """What the value had to stay within."""
+    setting: Setting | None = None
+    """Of a check of the whole run: where it was the furthest out."""
 
 
 class Prediction(Model):
@@ -87,6 +90,17 @@ DiagnosisName = Literal[
     "lock-contention",
     "busy-event-loop",
     "overloaded-generator",
+    "busy-machine",
+]
+Limit = Literal[
+    "pool",
+    "database CPU",
+    "locks",
+    "event loop",
+    "broker",
+    "generator",
+    "busy machine",
+    "offered load",
 ]
 
 
@@ -119,9 +133,7 @@ class Recommendation(Model):
     pool_timeout_seconds: Amount
     lanes: Annotated[int, Field(ge=1)]
     prefetch: Annotated[int, Field(ge=1)]
-    limited_by: Literal[
-        "pool", "database CPU", "locks", "event loop", "broker", "generator", "offered load"
-    ]
+    limited_by: Limit
     """What keeps throughput from growing now."""
     sentence: str
     reasons: tuple[str, ...]
@@ -132,3 +144,5 @@ class Recommendation(Model):
     """As many processes as the server's `max_connections` leaves room for."""
     env: str
     """The same as lines for `.env`."""
+    setting: Setting | None = None
+    """The one that was measured and chosen; overflow and lanes of the advice may differ."""

@@ -110,7 +110,4 @@ def _failed(point: Point | None, check: Check) -> Verdict:
 
 
 def _named(point: Point | None) -> str:
-    if point is None:
-        return "the run"
-    setting = point.setting
-    return f"pool {setting.pool_size}+{setting.max_overflow}, repeat {point.repeat + 1}"
+    return f"{point.setting}, repeat {point.repeat + 1}" if point else "the run"

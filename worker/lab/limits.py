@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from worker.lab.causes import is_locked, loop_is_busy, overloaded_generator
+from worker.lab.causes import busy_machine, is_locked, loop_is_busy, overloaded_generator
+from worker.lab.findings import Limit
 from worker.lab.repeats import Repeats, mean
 from worker.lab.results import About, Machine
-
-Limit = Literal[
-    "pool", "database CPU", "locks", "event loop", "broker", "generator", "offered load"
-]
 
 MACHINE_FULL = 0.9
 CROWDED_SHARE = 0.1
@@ -22,6 +17,7 @@ BROKER_BACKLOG = 0.5
 def limit_of(group: Repeats, about: About) -> Limit:
     """The one resource that is used up; `offered load` where none is."""
     looks: tuple[tuple[Limit, bool], ...] = (
+        ("busy machine", busy_machine([group]) is not None),
         ("generator", overloaded_generator([group]) is not None),
         ("locks", is_locked(group)),
         ("event loop", loop_is_busy(group)),

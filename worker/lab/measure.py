@@ -11,23 +11,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from time import monotonic_ns
-from typing import Annotated
 
-from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.database.pool.pool import PoolSnapshot, pool_of
 from worker.database.pool.stats import PoolMeter
 from worker.lab.clock import sleep_until
-from worker.lab.durations import Durations, Model, durations_of, new_histogram, record
+from worker.lab.durations import (
+    Amount,
+    Count,
+    Durations,
+    Model,
+    durations_of,
+    new_histogram,
+    record,
+)
 from worker.lab.recorder import Window
 from worker.lab.results import Hold, Pool, Wait
 from worker.telemetry.histogram import Histogram
 
 SAMPLE_SECONDS = 0.02
-
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
 
 
 class PoolInterval(Model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -156,31 +157,44 @@ class ServerObserver:
 
 
 class CpuMeter:
-    """CPU that a process uses, its past and present children included if asked for."""
+    """CPU used in a second, since it was made."""
 
-    def __init__(self, pid: int | None, *, children: bool = False) -> None:
-        self._process = None if pid is None else psutil.Process(pid)
-        self._children = children
-        self._then = (monotonic(), self._used())
+    def __init__(self, used: Callable[[], float | None]) -> None:
+        self._used = used
+        self._then = (monotonic(), used())
 
     def cores(self) -> float | None:
-        """CPU seconds in a second since the begin; `None` where that cannot be known."""
+        """`None` where that cannot be known."""
         now, used = monotonic(), self._used()
         then, used_then = self._then
         if used is None or used_then is None:
             return None
         return max(used - used_then, 0) / max(now - then, 1e-9)
 
-    def _used(self) -> float | None:
-        if self._process is None:
+
+def process_seconds(pid: int | None, *, children: bool = False) -> Callable[[], float | None]:
+    """CPU seconds of a process, its past and present children included if asked for."""
+    process = None if pid is None else psutil.Process(pid)
+
+    def used() -> float | None:
+        if process is None:
             return None
         try:
-            total = _seconds(self._process.cpu_times(), children=self._children)
-            for child in self._process.children(recursive=True) if self._children else ():
+            total = _seconds(process.cpu_times(), children=children)
+            for child in process.children(recursive=True) if children else ():
                 total += _seconds(child.cpu_times(), children=True)
         except psutil.Error:
             return None
         return total
+
+    return used
+
+
+def host_seconds() -> float:
+    """CPU seconds of all programs of the machine, and those that a host kept from it."""
+    times = psutil.cpu_times()._asdict()
+    busy = ("user", "nice", "system", "irq", "softirq", "steal")
+    return float(sum(times.get(name, 0) for name in busy))
 
 
 def _seconds(times: Any, *, children: bool) -> float:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic_ns
 from typing import Any, Literal
 
+import psutil
+
 from worker.lab.clock import sleep_until
 from worker.lab.durations import Durations, durations_of, new_histogram, record
 from worker.lab.measure import PoolInterval, PoolReport
-from worker.lab.observer import CpuMeter, ServerObserver
+from worker.lab.observer import CpuMeter, ServerObserver, host_seconds, process_seconds
 from worker.lab.place import Place
 from worker.lab.recorder import Window, WorkInterval, WorkReport, jain_index
 from worker.lab.restart import play
-from worker.lab.results import Load, Point, Process, Sample, Server, Setting
+from worker.lab.results import Host, Load, Point, Process, Sample, Server
 from worker.lab.scenario import Load as LoadPart
 from worker.lab.scenario import Scenario
+from worker.lab.setting import Setting
 
 LEAD_NS = 200_000_000
 """From the last order to the begin of the load: time for both processes to read it."""
@@ -84,6 +88,7 @@ class Outside:
     server: Server
     subject_cores: float | None
     generator_cores: float | None
+    host: Host
 
 
 @dataclass(frozen=True)
@@ -110,20 +115,33 @@ async def look_on(
     observer = ServerObserver(place.outside, place.database, place.schema)
     await sleep_until(timing.from_ns)
     await observer.begin()
-    cpu = CpuMeter(subject), CpuMeter(generator), CpuMeter(postmaster, children=True)
+    processes = [
+        CpuMeter(process_seconds(subject)),
+        CpuMeter(process_seconds(generator)),
+        CpuMeter(process_seconds(postmaster, children=True)),
+        CpuMeter(process_seconds(os.getpid())),
+    ]
+    host = CpuMeter(host_seconds)
     watching = asyncio.create_task(observer.watch())
     playing = asyncio.create_task(play(place, scenario.restart))
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout((timing.until_ns - monotonic_ns()) / 1e9):
                 await timing.ended.wait()
-        cores = [each.cores() for each in cpu]
+        cores = [each.cores() for each in processes]
+        used = host.cores() or 0.0
     finally:
         for task in (watching, playing):
             task.cancel()
         await asyncio.gather(watching, playing, return_exceptions=True)
     server = await observer.end()
-    return Outside(server.model_copy(update={"cpu_cores": cores[2]}), cores[0], cores[1])
+    others = max(used - sum(each or 0 for each in cores), 0)
+    return Outside(
+        server.model_copy(update={"cpu_cores": cores[2]}),
+        subject_cores=cores[0],
+        generator_cores=cores[1],
+        host=Host(cores=psutil.cpu_count() or 1, cpu_cores=used, others_cpu_cores=others),
+    )
 
 
 def assemble(
@@ -167,6 +185,7 @@ def assemble(
         server=outside.server,
         worker=_process(outside.subject_cores, pool.loop_lag_seconds),
         generator=_process(outside.generator_cores, None),
+        host=outside.host,
         sample_seconds=timing.interval_seconds,
         samples=tuple(
             _sample(number, timing.interval_seconds, *pair)

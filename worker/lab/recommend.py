@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from worker.lab.choice import Choice, choose, named
-from worker.lab.findings import Recommendation, ScalabilityFit
+from worker.lab.choice import Choice, choose, keeps_up
+from worker.lab.findings import Limit, Recommendation, ScalabilityFit
 from worker.lab.fleet import fleet_of
-from worker.lab.limits import Limit, limit_of
+from worker.lab.limits import limit_of
 from worker.lab.repeats import Repeats
 from worker.lab.results import About, Result
 from worker.lab.units import show_number, show_seconds, show_share
@@ -55,6 +55,7 @@ def recommend(
                 f"WORKER_PREFETCH={prefetch}",
             )
         ),
+        setting=choice.chosen.setting,
     )
 
 
@@ -64,6 +65,7 @@ LIMITS: dict[Limit, str] = {
     "locks": "locks. Connections wait for each other within the database.",
     "event loop": "the worker's event loop. More processes help, more connections do not.",
     "broker": "the broker. Commands wait in the queue though connections are free.",
+    "busy machine": "other programs on this machine. Measure again when it is idle.",
     "generator": "the load generator. The worker was never full.",
     "offered load": "nothing but the load that was offered. The pool had room.",
 }
@@ -114,9 +116,14 @@ def _sentence(choice: Choice, about: About, overflow: int) -> str:
     if rate is None:
         return words + f"no pool that was measured does more than {_per_second(choice.best)}."
     objective = show_seconds(about.objective.wait_p99_seconds)
+    waits = f"a checkout waits {show_seconds(chosen.wait.p99)} at p99 (objective {objective})"
+    if not keeps_up(chosen):
+        return words + (
+            f"it does {_per_second(chosen)} of the {show_number(rate)}/s that arrive, no pool that "
+            f"was measured does more of them, and {waits}."
+        )
     return words + (
-        f"at {show_number(rate)}/s a checkout waits {show_seconds(chosen.wait.p99)} at p99 "
-        f"(objective {objective}), and no bigger pool does more work."
+        f"at {show_number(rate)}/s {waits}, and at this rate no bigger pool does more work."
     )
 
 
@@ -149,50 +156,51 @@ def _peak(fit: ScalabilityFit | None) -> list[str]:
 
 def _as_good_as_the_best(choice: Choice) -> str:
     chosen, best = choice.chosen, choice.best
-    if chosen.setting.load == "open":
+    if chosen.setting.load == "open" and keeps_up(chosen):
         return (
-            f"{named(chosen)} does all of the {show_number(chosen.setting.rate_per_second or 0)}/s "
+            f"{chosen.pool} does all of the {show_number(chosen.setting.rate_per_second or 0)}/s "
             f"that arrive, with {show_number(chosen.busy)} connections busy on average."
         )
     if chosen is best:
-        return f"{named(best)} does the most work: {_per_second(best)}."
+        return f"{best.pool} does the most work: {_per_second(best)}."
     own, most = chosen.throughput_interval, best.throughput_interval
     return (
-        f"{named(chosen)} does {show_number(own.low)} to {show_number(own.high)}/s, the best, "
-        f"{named(best)}, {show_number(most.low)} to {show_number(most.high)}/s: no difference "
+        f"{chosen.pool} does {show_number(own.low)} to {show_number(own.high)}/s, the best, "
+        f"{best.pool}, {show_number(most.low)} to {show_number(most.high)}/s: no difference "
         "that was measured."
     )
 
 
 def _capacity(groups: Sequence[Repeats], chosen: Repeats) -> list[str]:
-    """What the chosen pool does when it is full, where that was measured."""
+    """What the chosen pool does when it is full, and whether a bigger one does more then."""
     rate = chosen.setting.rate_per_second
-    full = [each for each in groups if each.setting.load == "closed" and _same(each, chosen)]
+    probes = [each for each in groups if each.setting.load == "closed" and _is_alike(each, chosen)]
+    full = [each for each in probes if each.setting.connections == chosen.setting.connections]
     if not full or rate is None:
         return []
-    most = max(full, key=lambda each: each.throughput)
-    return [
-        f"When it is full it does {_per_second(most)}: "
-        f"{show_number(most.throughput / rate)} times what arrives."
-    ]
-
-
-def _same(one: Repeats, other: Repeats) -> bool:
-    """Whether the two differ in their load alone."""
-    left, right = one.setting, other.setting
-    return (left.connections, left.group_size, left.path) == (
-        right.connections,
-        right.group_size,
-        right.path,
+    own = max(full, key=lambda each: each.throughput)
+    most = max(probes, key=lambda each: each.throughput)
+    words = (
+        f"Kept full it does {_per_second(own)}: {show_number(own.throughput / rate)} times what "
+        "arrives"
     )
+    if most is own:
+        return [f"{words}, and no bigger pool does more."]
+    return [f"{words}; kept full, {most.pool} does the most, {_per_second(most)}."]
+
+
+def _is_alike(one: Repeats, other: Repeats) -> bool:
+    """Whether the two differ in their pool and load alone."""
+    left, right = one.setting, other.setting
+    return (left.group_size, left.path) == (right.group_size, right.path)
 
 
 def _smaller_ones(choice: Choice) -> list[str]:
     if not choice.left_out:
-        return [f"{named(choice.chosen)} is the smallest pool measured; a smaller one may do."]
+        return [f"{choice.chosen.pool} is the smallest pool measured; a smaller one may do."]
     faults: dict[str, list[str]] = {}
     for group, fault in choice.left_out:
-        faults.setdefault(fault, []).append(named(group))
+        faults.setdefault(fault, []).append(group.pool)
     return [f"{', '.join(pools)}: {fault}." for fault, pools in faults.items()]
 
 

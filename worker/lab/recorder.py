@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from time import monotonic_ns
-from typing import Annotated
-
-from pydantic import Field
 
 from worker.database.errors import sqlstate
-from worker.lab.durations import Durations, Model, durations_of, new_histogram, record
+from worker.lab.durations import (
+    Amount,
+    Count,
+    Durations,
+    Model,
+    durations_of,
+    new_histogram,
+    record,
+)
 
 UNFINISHED = "Unfinished"
 """The error of work that was still in hand when the lab gave up on it."""
 
 SLOTS = 16
 """Requesters that arrivals of an open load are dealt to in turn, to compare their waits."""
-
-Count = Annotated[int, Field(ge=0)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import numpy as np
 from scipy import stats
 
 from worker.lab.durations import Durations, durations_of, histogram_of, recorded_in
-from worker.lab.findings import Interval
-from worker.lab.results import Point, Setting
+from worker.lab.findings import Check, Interval
+from worker.lab.results import Point
+from worker.lab.setting import Setting
 
 CONFIDENCE = 0.95
 FULL = 0.9
@@ -86,9 +87,29 @@ class Repeats:
         return sum(point.load.dropped for point in self.points)
 
     @property
-    def failed_checks(self) -> list[str]:
-        """The words of all checks that failed here."""
-        return [check.words for point in self.points for check in point.checks if not check.passed]
+    def lost(self) -> int:
+        """Arrivals that timed out in the pool, or were never started."""
+        return self.timeouts + self.dropped
+
+    @property
+    def loop_lag(self) -> float:
+        """How late the event loop of the pool woke up: the highest p99, in seconds."""
+        lags = [point.worker.loop_lag_seconds for point in self.points if point.worker]
+        return max((lag.p99 for lag in lags if lag), default=0.0)
+
+    @property
+    def pool(self) -> str:
+        """The pool as people write it: `8+4`."""
+        return self.setting.pool
+
+    @property
+    def failed_checks(self) -> list[Check]:
+        """All checks that failed here."""
+        return [check for point in self.points for check in point.checks if not check.passed]
+
+    def __str__(self) -> str:
+        numbers = ", ".join(str(point.repeat + 1) for point in self.points)
+        return f"{self.setting}, repeat {numbers}"
 
 
 def by_setting(points: Iterable[Point]) -> list[Repeats]:
@@ -162,6 +183,8 @@ def hull(intervals: Iterable[Interval]) -> Interval:
 
 def merged(parts: Sequence[Durations]) -> Durations:
     """The distribution of all values together; of the largest part where values were not kept."""
+    if len(parts) == 1:
+        return parts[0]
     histograms = [kept for part in parts if (kept := histogram_of(part)) is not None]
     if len(histograms) < len(parts):
         return max(parts, key=lambda part: part.count)

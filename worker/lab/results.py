@@ -22,41 +22,13 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from worker.core.errors import Misconfigured
-from worker.lab.durations import Durations, Model
+from worker.lab.durations import Amount, Count, Durations, Model
 from worker.lab.findings import Check, Diagnosis, Prediction, Recommendation, ScalabilityFit
+from worker.lab.setting import Setting
 
 SCHEMA_VERSION = 1
-
-Count = Annotated[int, Field(ge=0)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Setting(Model):
-    """What was turned: two points with equal settings are repeats of each other."""
-
-    pool_size: Annotated[int, Field(ge=1)]
-    """Connections that the pool keeps open."""
-    max_overflow: Count = 0
-    """Further connections that it may open under load."""
-    lanes: Annotated[int, Field(ge=1)] | None = None
-    """Concurrent transactions; more work than that waits in memory, not at the pool. `None`: every
-    piece of work begins as soon as it arrives."""
-    group_size: Annotated[int, Field(ge=1)] = 1
-    """Most commands in one transaction."""
-    load: Literal["open", "closed"] = "open"
-    """`open`: arrivals at a set rate, whatever the answers do. `closed`: so many clients, each of
-    which waits for its answer."""
-    rate_per_second: Amount | None = None
-    """Intended arrivals; only of an open load."""
-    clients: Annotated[int, Field(ge=1)] | None = None
-    """Only of a closed load."""
-    path: Literal["engine", "service"] = "engine"
-    """`engine`: sessions on the pooled engine. `service`: commands through RabbitMQ."""
-
-    @property
-    def connections(self) -> int:
-        """The most that the pool may open."""
-        return self.pool_size + self.max_overflow
+HOST_FULL, OTHERS_SHARE = 0.9, 0.2
+"""Shares of the machine's cores."""
 
 
 class Load(Model):
@@ -172,6 +144,22 @@ class Process(Model):
     """How much later than asked its event loop woke up."""
 
 
+class Host(Model):
+    """The machine that the lab ran on, within the window."""
+
+    cores: Annotated[int, Field(ge=1)]
+    cpu_cores: Amount
+    """CPU that all programs used, and what a virtual machine was kept waiting for."""
+    others_cpu_cores: Amount
+    """Of it, what neither the lab used nor a PostgreSQL whose processes it can see."""
+
+    @property
+    def is_taken_by_others(self) -> bool:
+        """Whether no core was free, and others had a good part of them."""
+        full = self.cpu_cores >= HOST_FULL * self.cores
+        return full and self.others_cpu_cores >= OTHERS_SHARE * self.cores
+
+
 class Broker(Model):
     """RabbitMQ; only on the path `service`."""
 
@@ -232,6 +220,7 @@ class Point(Model):
     generator: Process | None = None
     """The process that makes the load."""
     broker: Broker | None = None
+    host: Host | None = None
 
     sample_seconds: Annotated[float, Field(gt=0)] = 1.0
     """Length of one interval of `samples`."""
@@ -257,6 +246,8 @@ class Objective(Model):
     """What is asked of the pool."""
 
     wait_p99_seconds: Amount = 0.020
+    latency_p99_seconds: Amount | None = None
+    """From the intended start to the end; only of `capacity`, where it was asked for."""
     headroom: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Share of the objective that is to stay free."""
     replicas: Annotated[int, Field(ge=1)] = 1
@@ -300,6 +291,17 @@ class Result(Model):
     no_recommendation_because: str | None = None
     capacity_per_second: Amount | None = None
     """The highest rate that kept the objective; only of `capacity`."""
+
+    @property
+    def answer(self) -> Setting | None:
+        """The setting that all is about: run, found, or recommended; others only probe."""
+        if self.kind == "sweep":
+            return self.recommendation.setting if self.recommendation else None
+        settings = [point.setting for point in self.points]
+        if self.kind == "capacity":
+            found = self.capacity_per_second
+            settings = [each for each in settings if each.rate_per_second == found]
+        return next(iter(settings), None)
 
 
 def save_result(result: Result, path: Path) -> None:

@@ -12,7 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from worker.lab.results import Point, Setting
+from worker.lab.columns import alone, brief, cells
+from worker.lab.results import Point
+from worker.lab.setting import Setting
 from worker.lab.units import show_number, show_seconds
 
 POOL_WIDTH = 48
@@ -44,7 +46,7 @@ class PlainView:
     def point(self, point: Point, seconds_left: float) -> None:
         """One line."""
         self._console.print(
-            f"{describe(point.setting)}: {show_number(point.throughput_per_second)}/s, "
+            f"{point.setting}: {show_number(point.throughput_per_second)}/s, "
             f"wait p99 {show_seconds(point.wait.seconds.p99)}, "
             f"latency p99 {show_seconds(point.latency_seconds.p99)}, "
             f"{show_number(point.pool.busy_mean)} busy, {point.load.failed} failed"
@@ -100,9 +102,7 @@ class LiveView:
             parts += [_table(self._points[-LAST_POINTS:]), Text()]
         if self._setting is not None:
             now = max(self._ends - monotonic(), 0)
-            parts.append(
-                Text(f"{describe(self._setting)}  ", style="bold").append(self._progress(now))
-            )
+            parts.append(Text(f"{self._setting}  ", style="bold").append(self._progress(now)))
         if self._tick:
             parts += [pool_bar(self._tick), _numbers(self._tick)]
         return Group(*parts)
@@ -139,21 +139,6 @@ def pool_bar(tick: dict[str, Any]) -> Text:
     return bar
 
 
-def describe(setting: Setting) -> str:
-    """The setting in short: `pool 4+0, open 150/s`."""
-    load = (
-        f"{setting.clients} clients"
-        if setting.load == "closed"
-        else f"{show_number(setting.rate_per_second or 0)}/s"
-    )
-    parts = [f"pool {setting.pool_size}+{setting.max_overflow}", load]
-    if setting.lanes is not None:
-        parts.append(f"{setting.lanes} lanes")
-    if setting.group_size > 1:
-        parts.append(f"groups of {setting.group_size}")
-    return ", ".join(parts)
-
-
 def show_time(seconds: float) -> str:
     """A time that is left, to be read at a glance: `2 min 10 s`."""
     minutes, rest = divmod(round(seconds), 60)
@@ -175,19 +160,11 @@ def _numbers(tick: dict[str, Any]) -> Text:
 
 def _table(points: Sequence[Point]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("setting")
-    for name in ("done", "wait p50", "wait p99", "latency p99", "busy", "failed"):
-        table.add_column(name, justify="right")
+    columns = brief()
+    for column in columns:
+        table.add_column(column.title, justify="right")
     for point in points:
-        table.add_row(
-            describe(point.setting),
-            f"{show_number(point.throughput_per_second)}/s",
-            show_seconds(point.wait.seconds.p50),
-            show_seconds(point.wait.seconds.p99),
-            show_seconds(point.latency_seconds.p99),
-            show_number(point.pool.busy_mean),
-            str(point.load.failed),
-        )
+        table.add_row(*cells(columns, alone(point)))
     return table
 
 

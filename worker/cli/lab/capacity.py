@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.lab.conduct import (
+from worker.cli.lab.common import (
     IntoService,
     Name,
     Out,
@@ -41,7 +41,8 @@ def capacity(
     """Find the highest rate of arrivals that keeps an objective, by bisection.
 
     A rate counts if all work that arrives is done, and in time. The rate that is found is measured
-    once more with other arrivals. See `worker lab run` for where it works, and for Ctrl-C.
+    once more with other arrivals. See `worker lab run` for where it works, and
+    for Ctrl-C. Exit code 3 if no rate keeps the objective.
 
     \b
     Examples:
@@ -60,11 +61,13 @@ def capacity(
     wait = None if p99_wait is None else time_of("--p99-wait", p99_wait)
     latency = None if p99 is None else time_of("--p99", p99)
     limit = Limit(latency_p99_seconds=latency, wait_p99_seconds=wait)
+    # Nobody waits longer than the whole takes.
+    longest = min(each for each in (wait, latency) if each is not None)
     conduct(
         "capacity",
         base,
         lambda: find_capacity(base, limit),
         out=out,
         into_service_database=into_service_database,
-        objective=None if wait is None else Objective(wait_p99_seconds=wait),
+        objective=Objective(wait_p99_seconds=wait or longest, latency_p99_seconds=latency),
     )

@@ -50,11 +50,9 @@ def diff(
 
 
 def _line(difference: Difference) -> str:
-    from worker.lab.report.rows import setting_name
-
     change = "" if difference.change is None else f"{difference.change:+.1%}"
     return columns(
-        (setting_name(difference.setting), 34),
+        (str(difference.setting), 34),
         (difference.metric, 11),
         (change, 9),
         (difference.verdict, 13),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.lab.conduct import IntoService, Name, Out, Set, conduct, load
+from worker.cli.lab.common import IntoService, Name, Out, Set, conduct, load
 from worker.cli.lab.extra import lab_packages
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.lab.conduct import (
+from worker.cli.lab.common import (
     IntoService,
     Name,
     Out,
@@ -60,7 +60,8 @@ def sweep(
 
     Each setting is measured with its arrivals, in a shuffled order, and each size once with as
     many clients as keep it full; then the sizes around the knee. With the defaults this takes less
-    than five minutes. See `worker lab run` for where it works, and for Ctrl-C.
+    than five minutes. See `worker lab run` for where it works, and for Ctrl-C. Exit
+    code 3 if nothing can be recommended.
 
     \b
     Examples:

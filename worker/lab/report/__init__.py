@@ -8,8 +8,8 @@ from worker.lab.report.page import render_page
 from worker.lab.report.plots import all_plots, save_plot
 from worker.lab.report.summary import render_summary
 from worker.lab.report.tables import write_tables
-from worker.lab.report.words import failed_checks
 from worker.lab.results import Result
+from worker.lab.text import failed_checks, tone_of
 from worker.lab.units import counted
 
 
@@ -24,7 +24,8 @@ def write_report(result: Result, folder: Path) -> list[Path]:
     page, summary = folder / "report.html", folder / "summary.md"
     page.write_text(render_page(result, plots), encoding="utf-8")
     summary.write_text(render_summary(result), encoding="utf-8")
-    failed = len(failed_checks(result))
-    warning = f"{counted(failed, 'check')} failed: see the report" if failed else None
+    failed = failed_checks(result)
+    bad = tone_of(failed) == "bad"
+    warning = f"{counted(len(failed), 'check')} failed: see the report" if bad else None
     pictures = [file for plot in plots for file in save_plot(plot, folder, warning=warning)]
     return [page, summary, *write_tables(result, folder), *pictures]

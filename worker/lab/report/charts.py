@@ -30,9 +30,10 @@ def throughput(result: Result, groups: Sequence[Repeats]) -> Any:
     """Throughput over connections, its intervals, and the fitted curve."""
     measured = rows.throughput_rows(groups)
     sizes = [each.setting.connections for each in groups]
-    x, y = size_axis(sizes), alt.Y("throughput:Q", title="completed per second")
+    x, y_title = size_axis(sizes), "completed per second"
+    y = alt.Y("throughput:Q", title=y_title)
     base = chart_of(measured).encode(x=x, color=load_colours(groups))
-    bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
+    bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=y_title), y2="high:Q")
     dots = base.mark_point(size=90, strokeWidth=2).encode(
         y=y,
         fillOpacity=alt.Opacity(
@@ -64,16 +65,19 @@ def wait(result: Result, groups: Sequence[Repeats]) -> Any:
             domain=list(rows.PERCENTILES), range=[GREEN, BLUE, PURPLE, ORANGE, RED, GREY]
         ),
     )
+    title = "wait for a connection"
     chart, choice = chosen(result, groups, rows.wait_rows(groups))
     lines = chart.mark_line(point={"size": 50, "filled": True}, strokeWidth=2).encode(
         x=x,
-        y=time_axis("wait:Q", "wait for a connection"),
+        y=time_axis("wait:Q", title),
         color=colour,
         tooltip=[tip("pool"), tip("load"), tip("percentile"), tip("shown", "wait")],
     )
     objective = result.about.objective.wait_p99_seconds
     line = chart_of([{"wait": objective}])
-    asked = line.mark_rule(strokeDash=[6, 4], color=RED, strokeWidth=1.5).encode(y="wait:Q")
+    asked = line.mark_rule(strokeDash=[6, 4], color=RED, strokeWidth=1.5).encode(
+        y=alt.Y("wait:Q", title=title)
+    )
     layered = alt.layer(lines, asked, *recommended(result, x))
     return sized(with_choice(layered, choice))
 
@@ -115,7 +119,7 @@ def over_time(result: Result, groups: Sequence[Repeats]) -> Any:
     if not found:
         return None
     names = list(dict.fromkeys(row["setting"] for row in found))
-    wanted = rows.setting_name(rows.main_setting(result, groups))
+    wanted = str(rows.main_setting(result, groups))
     setting = alt.param(
         name="setting",
         value=wanted if wanted in names else names[0],
@@ -181,14 +185,15 @@ def prediction(result: Result, groups: Sequence[Repeats]) -> Any:
         return None
     chart, choice = chosen(result, groups, found)
     x = size_axis([each.setting.connections for each in groups])
-    y = time_axis("min(low):Q", "wait for a connection, p99")
+    title = "wait for a connection, p99"
+    y = time_axis("min(low):Q", title)
     band = chart.mark_area(opacity=0.2, color=GREY).encode(x=x, y=y, y2="max(high):Q")
     line = chart.mark_line(color=GREY, strokeWidth=2).encode(
-        x=x, y=alt.Y("mean(predicted):Q", title=None)
+        x=x, y=alt.Y("mean(predicted):Q", title=title)
     )
     dots = chart.mark_point(color=ORANGE, filled=True, size=80).encode(
         x=x,
-        y=alt.Y("measured:Q", title=None),
+        y=alt.Y("measured:Q", title=title),
         tooltip=[tip("pool"), tip("load"), tip("shown", "wait p99")],
     )
     return sized(with_choice(alt.layer(band, line, dots), choice))

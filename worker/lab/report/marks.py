@@ -34,7 +34,7 @@ def chosen(result: Result, groups: Sequence[Repeats], found: list[rows.Row]) -> 
     if len(series) == 1:
         return chart, None
     main = rows.main_setting(result, groups)
-    wanted = [name for name in (rows.series_name(main), rows.load_name(main)) if name in series]
+    wanted = [name for name in (main.series, main.load_name) if name in series]
     choice = alt.param(
         name="series",
         value=wanted[0] if wanted else series[0],
@@ -50,7 +50,7 @@ def with_choice(chart: Any, choice: Any) -> Any:
 
 def load_colours(groups: Sequence[Repeats]) -> Any:
     """A colour for each load."""
-    names = list(dict.fromkeys(rows.load_name(each.setting) for each in groups))
+    names = list(dict.fromkeys(each.setting.load_name for each in groups))
     return alt.Color("load:N", title="load", sort=names, scale=alt.Scale(domain=names))
 
 

@@ -11,20 +11,11 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from worker.lab.repeats import by_setting
-from worker.lab.report import details
+from worker.lab.columns import COLUMNS, DETAILS, alone
 from worker.lab.report.plots import Plot
 from worker.lab.report.style import DARK, LIGHT
-from worker.lab.report.words import (
-    POINT_COLUMNS,
-    about_rows,
-    headline,
-    point_name,
-    point_rows,
-    title_of,
-    troubles,
-)
 from worker.lab.results import Result
+from worker.lab.text import about_rows, failed_checks, headline, sections, title_of, tone_of
 from worker.lab.units import show_number, show_seconds, show_share
 
 
@@ -38,23 +29,18 @@ def render_page(result: Result, plots: Sequence[Plot]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": show_number, "seconds": show_seconds, "share": show_share}
+    failed = failed_checks(result)
     return environment.get_template("page.html").render(
         title=title_of(result),
         headline=headline(result),
         result=result,
         about=about_rows(result),
-        troubles=troubles(result),
-        groups=by_setting(result.points),
-        columns=POINT_COLUMNS,
-        points=point_rows(result),
-        detail_columns=details.COLUMNS,
-        details=[details.detail_cells(point) for point in result.points],
-        every_check=[
-            (point_name(point), check) for point in result.points for check in point.checks
-        ],
-        predictions=[
-            (point_name(point), each) for point in result.points for each in point.predictions
-        ],
+        failed=failed,
+        tone=tone_of(failed),
+        sections=sections(result),
+        columns=COLUMNS,
+        details=DETAILS,
+        measurements=[alone(point) for point in result.points],
         plots=plots,
         specs=_script_json({plot.name: plot.spec for plot in plots}),
         themes=_script_json({"light": LIGHT, "dark": DARK}),

@@ -11,7 +11,8 @@ from worker.lab.durations import Durations, recorded_in
 from worker.lab.findings import ScalabilityFit
 from worker.lab.model import usl
 from worker.lab.repeats import Repeats
-from worker.lab.results import Result, Setting
+from worker.lab.results import Result
+from worker.lab.setting import Setting
 from worker.lab.units import show_number, show_seconds
 
 Row = dict[str, Any]
@@ -20,40 +21,11 @@ LEAST_SHOWN_SECONDS = 1e-5
 """On a logarithmic axis nothing is 0: what is shorter is shown as this."""
 
 
-def load_name(setting: Setting) -> str:
-    """The load in words, with whatever else tells settings with the same pool apart."""
-    if setting.load == "closed":
-        clients = setting.clients or 0
-        full = clients >= setting.connections * setting.group_size
-        words = "kept full" if full else f"{clients} clients, closed"
-    else:
-        words = f"{show_number(setting.rate_per_second or 0)}/s, open"
-    if setting.group_size > 1:
-        words += f", groups of {setting.group_size}"
-    return words
-
-
-def series_name(setting: Setting) -> str:
-    """What pools of growing size have in common: the load and the overflow."""
-    return f"{load_name(setting)}, overflow {setting.max_overflow}"
-
-
-def pool_name(setting: Setting) -> str:
-    """The pool as people write it: `8`, or with overflow `8+4`."""
-    return f"{setting.pool_size}+{setting.max_overflow}"
-
-
-def setting_name(setting: Setting) -> str:
-    """All that was turned."""
-    return f"pool {pool_name(setting)}, {load_name(setting)}"
-
-
 def main_setting(result: Result, groups: Sequence[Repeats]) -> Setting:
-    """The setting that the plots begin with: the one that the recommendation was made for."""
-    advice = result.recommendation
+    """The setting that the plots begin with: the one that all is about."""
+    if result.answer is not None:
+        return result.answer
     found = [each for each in groups if each.setting.load == "open"] or list(groups)
-    if advice is not None:
-        found = [each for each in found if each.setting.pool_size == advice.pool_size] or found
     found = [each for each in found if not each.dropped and not each.timeouts] or found
     return max(
         found,
@@ -66,8 +38,8 @@ def throughput_rows(groups: Iterable[Repeats]) -> list[Row]:
     return [
         {
             "connections": each.setting.connections,
-            "pool": pool_name(each.setting),
-            "load": load_name(each.setting),
+            "pool": each.setting.pool,
+            "load": each.setting.load_name,
             "throughput": each.throughput,
             "low": each.throughput_interval.low,
             "high": each.throughput_interval.high,
@@ -94,9 +66,9 @@ def wait_rows(groups: Iterable[Repeats]) -> list[Row]:
     return [
         {
             "connections": each.setting.connections,
-            "pool": pool_name(each.setting),
-            "load": load_name(each.setting),
-            "series": series_name(each.setting),
+            "pool": each.setting.pool,
+            "load": each.setting.load_name,
+            "series": each.setting.series,
             "percentile": name,
             "wait": max(value, LEAST_SHOWN_SECONDS),
             "shown": show_seconds(value),
@@ -116,7 +88,7 @@ def heat_rows(groups: Iterable[Repeats]) -> list[Row]:
     """The p99 of the wait by pool and rate."""
     return [
         {
-            "pool": pool_name(each.setting),
+            "pool": each.setting.pool,
             "order": each.setting.connections,
             "rate": each.setting.rate_per_second,
             "wait": max(each.wait.p99, LEAST_SHOWN_SECONDS),
@@ -141,7 +113,7 @@ def time_rows(groups: Iterable[Repeats]) -> list[Row]:
             }
             rows += [
                 {
-                    "setting": setting_name(each.setting),
+                    "setting": str(each.setting),
                     "second": sample.at_seconds,
                     "until": sample.at_seconds + point.sample_seconds,
                     "what": what,
@@ -165,10 +137,10 @@ def spectrum_rows(groups: Iterable[Repeats]) -> list[Row]:
             seconds = found.quantile(1 - 1 / one_in)
             rows.append(
                 {
-                    "pool": pool_name(each.setting),
+                    "pool": each.setting.pool,
                     "size": each.setting.pool_size,
-                    "load": load_name(each.setting),
-                    "series": series_name(each.setting),
+                    "load": each.setting.load_name,
+                    "series": each.setting.series,
                     "one_in": float(one_in),
                     "latency": max(seconds, LEAST_SHOWN_SECONDS),
                     "shown": show_seconds(seconds),
@@ -183,9 +155,9 @@ def prediction_rows(groups: Iterable[Repeats]) -> list[Row]:
     return [
         {
             "connections": each.setting.connections,
-            "pool": pool_name(each.setting),
-            "load": load_name(each.setting),
-            "series": series_name(each.setting),
+            "pool": each.setting.pool,
+            "load": each.setting.load_name,
+            "series": each.setting.series,
             "model": prediction.model,
             "predicted": max(prediction.p99_predicted_seconds, LEAST_SHOWN_SECONDS),
             "measured": max(prediction.p99_measured_seconds, LEAST_SHOWN_SECONDS),
@@ -219,10 +191,10 @@ def hold_rows(groups: Iterable[Repeats]) -> list[Row]:
         parts["connect and the rest"] = max(total - sum(parts.values()), 0.0)
         rows += [
             {
-                "pool": pool_name(each.setting),
+                "pool": each.setting.pool,
                 "order": each.setting.connections,
-                "load": load_name(each.setting),
-                "series": load_name(each.setting),
+                "load": each.setting.load_name,
+                "series": each.setting.load_name,
                 "part": part,
                 "place": place,
                 "milliseconds": seconds / checkouts * 1_000,

@@ -64,6 +64,7 @@ def point_cells(point: Point) -> Cells:
         if point.worker and point.worker.loop_lag_seconds
         else None,
         "generator_cpu_cores": point.generator.cpu_cores if point.generator else None,
+        "others_cpu_cores": point.host.others_cpu_cores if point.host else None,
         "failed_checks": " ".join(check.name for check in point.checks if not check.passed),
     }
 

@@ -20,11 +20,15 @@ from worker.cli.terminal import Misused, Report, coloured, emit, say
 if TYPE_CHECKING:
     from worker.lab.campaign import Campaign, View
     from worker.lab.plan import Plan
-    from worker.lab.results import Objective, Point, Result, Setting
+    from worker.lab.results import Objective, Point, Result
     from worker.lab.scenario import Scenario
+    from worker.lab.setting import Setting
     from worker.settings.settings import Settings
 
 INTERRUPTED = 130
+NO_ANSWER = 3
+"""The load was measured, and no setting or rate can be recommended."""
+COLOURS = {"bad": "red", "warning": "yellow"}
 
 Name = Annotated[
     str,
@@ -109,7 +113,7 @@ def conduct(
     scenarios: Sequence[Scenario] = (),
     objective: Objective | None = None,
 ) -> None:
-    """Measure, conclude, write the files, tell; exit code 130 if interrupted.
+    """Measure, conclude, write the files, tell; exit code 130 if interrupted, 3 without an answer.
 
     `scenarios` are all that may come, where it is not the one alone.
     """
@@ -149,8 +153,14 @@ def _conduct(campaign: Campaign) -> None:
         save_result(result, campaign.out / "result.json")
         write_report(result, campaign.out)
     _tell(result, campaign.out)
+    if code := _code(result):
+        raise typer.Exit(code)
+
+
+def _code(result: Result) -> int:
     if result.partial:
-        raise typer.Exit(INTERRUPTED)
+        return INTERRUPTED
+    return 0 if result.answer is not None else NO_ANSWER
 
 
 async def _carried_out(campaign: Campaign, settings: Settings, view: View) -> Result:
@@ -210,26 +220,13 @@ def _summary(point: Point) -> dict[str, Any]:
 
 def _tell(result: Result, out: Path) -> None:
     """What was found: for people in words, for programs as the last line of JSON."""
-    file = out / "result.json"
     if not sys.stdout.isatty():
-        Report().tell(
-            {
-                "result": str(file),
-                "partial": result.partial,
-                "points": len(result.points),
-                "capacity_per_second": result.capacity_per_second,
-                "recommendation": result.recommendation
-                and result.recommendation.model_dump(exclude_none=True),
-                "no_recommendation_because": result.no_recommendation_because,
-                "diagnoses": [each.name for each in result.diagnoses],
-                "failed_checks": sorted(_failed(result)),
-            }
-        )
+        Report().tell(_conclusion(result, out))
         return
-    from worker.lab.report.words import headline
+    from worker.lab.text import failed_checks, headline
 
     good, words = headline(result)
-    emit(words if good else coloured(words, "red"))
+    emit(coloured(words, None if good else "red", bold=good))
     if result.recommendation is not None:
         for reason in result.recommendation.reasons:
             emit(f"  - {reason}")
@@ -237,11 +234,22 @@ def _tell(result: Result, out: Path) -> None:
             emit(line)
     for diagnosis in result.diagnoses:
         emit(f"{diagnosis.name}: {diagnosis.words}. {diagnosis.mend}")
-    for words in sorted(_failed(result)):
-        emit(coloured(f"CHECK FAILED {words}", "red"))
+    for check in failed_checks(result):
+        emit(coloured(f"check failed: {check}", COLOURS.get(check.tone)))
     emit(f"All of it: {out / 'report.html'}")
 
 
-def _failed(result: Result) -> set[str]:
-    checks = [*result.checks, *(check for point in result.points for check in point.checks)]
-    return {f"{check.name}: {check.words}" for check in checks if not check.passed}
+def _conclusion(result: Result, out: Path) -> dict[str, Any]:
+    from worker.lab.text import failed_checks
+
+    advice = result.recommendation
+    return {
+        "result": str(out / "result.json"),
+        "partial": result.partial,
+        "points": len(result.points),
+        "capacity_per_second": result.capacity_per_second,
+        "recommendation": advice and advice.model_dump(exclude_none=True),
+        "no_recommendation_because": result.no_recommendation_because,
+        "diagnoses": [each.name for each in result.diagnoses],
+        "failed_checks": [str(each) for each in failed_checks(result)],
+    }

@@ -1,0 +1,126 @@
+"""The table of what was measured: one definition for page, summary and terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from worker.lab.repeats import Repeats, mean
+from worker.lab.results import Point, Process
+from worker.lab.units import show_number, show_seconds, show_share
+
+
+class Column(NamedTuple):
+    """One column: a cell for the repeats of a setting, or for one of them alone."""
+
+    title: str
+    cell: Callable[[Repeats], str]
+    brief: bool = False
+    """Whether summary and terminal have it, too."""
+
+
+def alone(point: Point) -> Repeats:
+    """One measurement as a line of its own."""
+    return Repeats(point.setting, (point,))
+
+
+def _mean(part: Callable[[Point], float | None]) -> Callable[[Repeats], str]:
+    def cell(group: Repeats) -> str:
+        found = [value for point in group.points if (value := part(point)) is not None]
+        return show_number(mean(found)) if found else "–"
+
+    return cell
+
+
+def _sum(part: Callable[[Point], int]) -> Callable[[Repeats], str]:
+    return lambda group: show_number(sum(map(part, group.points)))
+
+
+def _cores(process: Process | None) -> float | None:
+    return process.cpu_cores if process else None
+
+
+def _errors(group: Repeats) -> str:
+    errors: Counter[str] = Counter()
+    for point in group.points:
+        errors.update(point.errors)
+    return ", ".join(f"{code} × {count}" for code, count in sorted(errors.items())) or "–"
+
+
+def _failed(group: Repeats) -> str:
+    return ", ".join(sorted({check.name for check in group.failed_checks})) or "all passed"
+
+
+def _done(group: Repeats) -> str:
+    interval = group.throughput_interval
+    spread = f"{show_number(interval.low)}–{show_number(interval.high)}"
+    return f"{show_number(group.throughput)} ({spread})"
+
+
+def _sessions(group: Repeats) -> str:
+    """The states in which sessions were found, the most frequent first."""
+    found: Counter[str] = Counter()
+    for point in group.points:
+        for each in point.server.activity:
+            event = f" ({each.wait_event})" if each.wait_event else ""
+            found[f"{each.state}{event}"] += each.sessions_mean / len(group.points)  # type: ignore[assignment]
+    return ", ".join(f"{name} {show_number(number)}" for name, number in found.most_common(4))
+
+
+COLUMNS = (
+    Column("pool", lambda each: each.pool, brief=True),
+    Column("load", lambda each: each.setting.load_words, brief=True),
+    Column("done/s (95 %)", _done, brief=True),
+    Column("wait p50", lambda each: show_seconds(each.wait.p50), brief=True),
+    Column("wait p99", lambda each: show_seconds(each.wait.p99), brief=True),
+    Column("p99.9", lambda each: show_seconds(each.wait.p999)),
+    Column("max", lambda each: show_seconds(each.wait.max)),
+    Column("waited", lambda each: show_share(mean(p.wait.waited_share for p in each.points))),
+    Column("lost", lambda each: show_number(each.lost), brief=True),
+    Column("hold mean", lambda each: show_seconds(each.hold.mean), brief=True),
+    Column("busy", lambda each: show_number(each.busy), brief=True),
+    Column("max", lambda each: str(max(point.pool.busy_max for point in each.points))),
+    Column("latency p99", lambda each: show_seconds(each.latency.p99), brief=True),
+    Column("errors", _errors),
+    Column("checks", _failed),
+)
+DETAILS = (
+    Column("measurement", str),
+    Column("intended", _sum(lambda point: point.load.intended)),
+    Column("started", _sum(lambda point: point.load.started)),
+    Column("late", _sum(lambda point: point.load.late)),
+    Column("dropped", _sum(lambda point: point.load.dropped)),
+    Column("completed", _sum(lambda point: point.load.completed)),
+    Column("failed", _sum(lambda point: point.load.failed)),
+    Column("busy p95", _mean(lambda point: point.pool.busy_p95)),
+    Column(
+        "overflow",
+        lambda each: show_share(
+            mean(point.pool.overflow_seconds / point.measured_seconds for point in each.points)
+        ),
+    ),
+    Column("connects/s", _mean(lambda point: point.pool.connects_per_second)),
+    Column("queue mean", _mean(lambda point: point.wait.queue_mean)),
+    Column("max", _mean(lambda point: point.wait.queue_max)),
+    Column("max : median wait", _mean(lambda point: point.wait.max_to_median)),
+    Column("Jain's index", _mean(lambda point: point.wait.jain_index)),
+    Column("commits", _mean(lambda point: point.server.commits)),
+    Column("lock waits", _mean(lambda point: point.server.lock_wait_sessions_mean)),
+    Column("sessions by state and wait", _sessions),
+    Column("CPU database", _mean(lambda point: point.server.cpu_cores)),
+    Column("worker", _mean(lambda point: _cores(point.worker))),
+    Column("generator", _mean(lambda point: _cores(point.generator))),
+    Column("others", _mean(lambda point: point.host.others_cpu_cores if point.host else None)),
+    Column("loop lag p99", lambda each: show_seconds(each.loop_lag) if each.loop_lag else "–"),
+)
+
+
+def brief() -> tuple[Column, ...]:
+    """The columns that fit a terminal and a pull request."""
+    return tuple(column for column in COLUMNS if column.brief)
+
+
+def cells(columns: Iterable[Column], group: Repeats) -> list[str]:
+    """One line of the table."""
+    return [column.cell(group) for column in columns]
