@@ -88,6 +88,18 @@ def test_the_headline_speaks_of_the_rate_that_was_offered_and_the_reasons_of_ful
     assert any("; kept full, 16+0 does the most, " in reason for reason in advice.reasons)
 
 
+def test_chance_that_sends_less_than_the_rate_is_no_failure_to_keep_up() -> None:
+    """Poisson arrivals of 40/s are a tenth fewer in one window of four seconds out of four."""
+    results = [
+        analyse(make_result([make_point(n, rate=40, seconds=4, seed=seed) for n in (8, 16)]))
+        for seed in range(4)
+    ]
+    assert min(point.load.intended for each in results for point in each.points) < 0.97 * 160
+    sentences = [each.recommendation.sentence for each in results if each.recommendation]
+    assert sentences
+    assert all("at this rate no bigger pool" in sentence for sentence in sentences)
+
+
 def test_a_rate_that_no_pool_keeps_up_with_is_told() -> None:
     """No pool does all of it, so none is said to."""
     points = [

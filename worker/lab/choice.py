@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 from worker.lab.causes import CHURN_SHARE, churn_of
 from worker.lab.findings import ScalabilityFit
+from worker.lab.plan import KEEPS_UP
 from worker.lab.repeats import Repeats
 from worker.lab.results import About, Result
 from worker.lab.units import show_seconds, show_share
-
-KEEPS_UP = 0.97
-"""Share of the intended rate from which on a setting keeps up with it."""
 
 
 class NoRecommendation(Exception):
@@ -85,8 +83,8 @@ def _at_rate(groups: Sequence[Repeats], rate: float) -> list[Repeats]:
 
 
 def keeps_up(group: Repeats) -> bool:
-    """Whether it does all the work that arrives."""
-    return group.throughput >= KEEPS_UP * (group.setting.rate_per_second or 0)
+    """Whether it does all the work that arrives: what chance has sent, not the rate on paper."""
+    return group.throughput >= KEEPS_UP * group.arrived_per_second
 
 
 def _one_group_size(groups: Sequence[Repeats]) -> list[Repeats]:

@@ -77,6 +77,12 @@ class Repeats:
         return self.busy >= FULL * self.setting.connections
 
     @property
+    def arrived_per_second(self) -> float:
+        """Work that was intended, started or not."""
+        seconds = sum(point.measured_seconds for point in self.points)
+        return sum(point.load.intended for point in self.points) / seconds
+
+    @property
     def timeouts(self) -> int:
         """Checkouts that got no connection in time."""
         return sum(point.wait.timeouts for point in self.points)
