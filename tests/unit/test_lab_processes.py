@@ -21,7 +21,7 @@ async def test_a_child_that_cannot_start_is_told_with_its_last_words() -> None:
     assert not psutil.pid_exists(process.pid)
 
 
-@pytest.mark.parametrize("module", ["worker.lab.generator", "worker.lab.subject"])
+@pytest.mark.parametrize("module", ["worker.lab.generator", "worker.lab.target_process"])
 async def test_a_child_without_orders_ends_in_peace(module: str) -> None:
     ours, theirs = socket.socketpair()
     with ours:

@@ -25,7 +25,7 @@ from worker.lab.recorder import WorkReport
 from worker.lab.results import Point
 from worker.lab.scenario import Scenario
 from worker.lab.setting import Setting
-from worker.lab.target import PATHS, Order
+from worker.lab.target import Order
 
 OVERDUE_SECONDS = 30
 """A subject that tells nothing for so long after its window is given up."""
@@ -39,7 +39,7 @@ class PointView(Protocol):
         ...
 
     def tick(self, tick: dict[str, Any]) -> None:
-        """The pool at this moment (`subject.py`)."""
+        """The pool at this moment (`target_process.py`)."""
         ...
 
 
@@ -65,8 +65,8 @@ async def measure(bench: Bench, scenario: Scenario, *, repeat: int, order: int) 
     started_at, load = datetime.now(UTC), scenario.load
     worker_end, generator_end = pair()
     async with (
-        child("worker.lab.subject", worker_end) as subject,
-        child(PATHS[scenario.path].generator, generator_end) as generator,
+        child("worker.lab.target_process", worker_end) as subject,
+        child("worker.lab.generator", generator_end) as generator,
     ):
         work_order = bench.order(scenario)
         await _until_ready(subject, work_order)

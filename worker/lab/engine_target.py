@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from itertools import count
 from time import monotonic
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from worker.core.tasks import end
 from worker.database.engine import make_engine, make_sessions
-from worker.lab.link import Arrivals
+from worker.lab.link import Link
 from worker.lab.recorder import UNFINISHED, WorkRecorder
 from worker.lab.target import Order
 from worker.lab.transaction import Transaction
@@ -27,97 +28,80 @@ class EngineTarget:
     sees_ends = True
 
     def __init__(self, order: Order) -> None:
-        self._scenario = order.scenario
+        self._load, self._work = order.scenario.load, order.scenario.work
         self.engine = make_engine(order.database_settings, name=order.application_name)
         self._sessions = make_sessions(self.engine)
         self._transaction = Transaction(order.scenario, order.namespace)
-        self._kept: list[AsyncSession] = []
-        self._hands: set[asyncio.Task[None]] = set()
+        self._leaked: list[AsyncSession] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: asyncio.Queue[int] = asyncio.Queue()
 
     async def start(self) -> None:
         """Nothing to wait for: the pool connects at first use, and that is a part of the test."""
 
-    async def run(self, link: socket.socket, recorder: WorkRecorder) -> None:
+    async def run(self, link: Link, recorder: WorkRecorder) -> None:
         """Take work until the link ends, then give what is in hand a moment."""
-        arrivals = Arrivals(link, answered=self._scenario.load.kind == "closed")
-        try:
-            if self._scenario.work.lanes is None:
-                await self._at_once(arrivals, recorder)
-            else:
-                await self._in_lanes(arrivals, recorder, self._scenario.work.lanes)
-        finally:
-            arrivals.close()
+        self._recorder, self._link = recorder, link
+        if self._work.lanes is None:
+            slots = count()
+            async for batch in link.batches():
+                for intended in self._admitted(batch, len(self._tasks)):
+                    self._begin(self._transact([intended], next(slots)))
+            finished: asyncio.Future[Any] = asyncio.gather(*self._tasks)
+        else:
+            for number in range(self._work.lanes):
+                self._begin(self._lane(number))
+            async for batch in link.batches():
+                for intended in self._admitted(batch, self._waiting.qsize()):
+                    self._waiting.put_nowait(intended)
+            finished = asyncio.ensure_future(self._waiting.join())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(finished, FINISH_SECONDS)
+        await end([*self._tasks])
+        while not self._waiting.empty():
+            intended = self._waiting.get_nowait()
+            recorder.started(intended)
+            recorder.ended(intended, UNFINISHED)
 
     async def stop(self) -> None:
         """Close all connections, leaked ones too."""
-        for task in self._hands:
-            task.cancel()
-        await asyncio.gather(*self._hands, return_exceptions=True)
-        for session in self._kept:
+        await end([*self._tasks])
+        for session in self._leaked:
             await session.close()
         await self.engine.dispose()
 
-    async def _at_once(self, arrivals: Arrivals, recorder: WorkRecorder) -> None:
-        slots = count()
-        async for batch in arrivals.batches():
-            for intended in batch:
-                if len(self._hands) >= self._scenario.load.most_outstanding:
-                    recorder.dropped(intended)
-                    continue
-                work = self._work([intended], next(slots), recorder, arrivals)
-                task = asyncio.create_task(work)
-                self._hands.add(task)
-                task.add_done_callback(self._hands.discard)
-        if self._hands:
-            await asyncio.wait(self._hands, timeout=FINISH_SECONDS)
-        await self._give_up()
+    def _admitted(self, batch: Sequence[int], outstanding: int) -> Sequence[int]:
+        """Those that there is room for; what comes on top is dropped."""
+        room = max(self._load.most_outstanding - outstanding, 0)
+        for intended in batch[room:]:
+            self._recorder.dropped(intended)
+        return batch[:room]
 
-    async def _in_lanes(self, arrivals: Arrivals, recorder: WorkRecorder, lanes: int) -> None:
-        waiting: deque[int] = deque()
-        ready = asyncio.Condition()
-        ended = False
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-        async def lane(number: int) -> None:
-            while True:
-                async with ready:
-                    await ready.wait_for(lambda: waiting or ended)
-                    size = min(len(waiting), self._scenario.work.group_size)
-                    group = [waiting.popleft() for _ in range(size)]
-                if not group:
-                    return
-                await self._work(group, number, recorder, arrivals)
+    async def _lane(self, number: int) -> None:
+        while True:
+            group = [await self._waiting.get()]
+            while len(group) < self._work.group_size and not self._waiting.empty():
+                group.append(self._waiting.get_nowait())
+            await self._transact(group, number)
+            for _ in group:
+                self._waiting.task_done()
 
-        self._hands = {asyncio.create_task(lane(number)) for number in range(lanes)}
-        async for batch in arrivals.batches():
-            room = self._scenario.load.most_outstanding - len(waiting)
-            for intended in batch[room:]:
-                recorder.dropped(intended)
-            async with ready:
-                waiting.extend(batch[:room])
-                ready.notify(len(batch))
-        ended = True
-        async with ready:
-            ready.notify_all()
-        await asyncio.wait(self._hands, timeout=FINISH_SECONDS)
-        for intended in waiting:
-            recorder.started(intended)
-            recorder.ended(intended, UNFINISHED)
-        waiting.clear()
-        await self._give_up()
-
-    async def _work(
-        self, group: Sequence[int], slot: int, recorder: WorkRecorder, arrivals: Arrivals
-    ) -> None:
+    async def _transact(self, group: Sequence[int], slot: int) -> None:
         """One transaction for a group, usually of one."""
         error: BaseException | str | None = None
         for intended in group:
-            recorder.started(intended)
+            self._recorder.started(intended)
         session = self._sessions()
         leaked = False
         try:
             asked = monotonic()
             await session.connection()
-            recorder.waited(group[0], slot, monotonic() - asked)
+            self._recorder.waited(group[0], slot, monotonic() - asked)
             leaked = await self._transaction.run(session, len(group))
         except asyncio.CancelledError:
             error = UNFINISHED
@@ -126,15 +110,10 @@ class EngineTarget:
             error = fault
         finally:
             if leaked:
-                self._kept.append(session)
+                self._leaked.append(session)
             else:
                 await session.close()
             for intended in group:
-                recorder.ended(intended, error)
-                arrivals.answer()
-
-    async def _give_up(self) -> None:
-        """End what has not ended by itself; it counts as unfinished."""
-        for task in self._hands:
-            task.cancel()
-        await asyncio.gather(*self._hands, return_exceptions=True)
+                self._recorder.ended(intended, error)
+            if self._load.kind == "closed":
+                self._link.write(bytes(len(group)))  # its clients wait for their answers

@@ -1,33 +1,47 @@
 """The process that makes the load: `python -m worker.lab.generator FD`.
 
-It does nothing but wait for the next intended time and write what is due into its end of the link
-(`link.py`), so that it keeps time whatever the worker does. It reads its orders, one JSON object,
-from stdin, and ends early when stdin ends; it writes how well it kept time, one JSON object, to
-stdout. It imports nothing but the standard library, to be there at once.
+It does nothing but wait for the next intended time and send what is due, to the process under test
+(`link.py`) or to the broker (`service_client.py`), so that it keeps time whatever the worker does.
+It reads its orders, one JSON object, from stdin, and ends early when stdin ends; it writes how well
+it kept time, one JSON object, to stdout. The end of the link is the end of the load.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-import select
 import socket
 import sys
-import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from itertools import islice
-from typing import Any
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from time import monotonic_ns
+from typing import Any, Protocol
 
+from worker.core.errors import WorkerError
+from worker.core.tasks import first_of
 from worker.lab.arrivals import Schedule
-from worker.lab.link import packed
+from worker.lab.link import Link, packed, sleep_until
+from worker.lab.processes import runner
 
 LATE_NS = 10_000_000
 """Beyond this, an arrival counts as late: begun later than meant, by the generator's fault."""
 
-LONGEST_NAP_SECONDS = 0.05
-"""So often it looks whether it is to stop."""
+Answered = Callable[[int], None]
+"""Is told of so many pieces of work that have ended."""
+
+
+class Sender(Protocol):
+    """Where the load goes."""
+
+    def send(self, times_ns: Sequence[int]) -> None:
+        """Send work with these intended times, and never wait for it."""
+        ...
+
+    async def finish(self) -> dict[str, Any]:
+        """Wait a moment for what is on its way; what the lab is told beside the punctuality."""
+        ...
 
 
 class Punctuality:
@@ -35,7 +49,7 @@ class Punctuality:
 
     def __init__(self, begin_ns: int, end_ns: int) -> None:
         self._begin_ns, self._end_ns = begin_ns, end_ns
-        self._by_microseconds: dict[int, int] = {}
+        self._by_microseconds: Counter[int] = Counter()
         self.intended = 0
         self.late = 0
 
@@ -49,8 +63,7 @@ class Punctuality:
         # Two digits are enough, and keep the table small however long it runs.
         microseconds = lateness_ns // 1000
         scale = 10 ** max(len(str(microseconds)) - 2, 0)
-        rounded = microseconds // scale * scale
-        self._by_microseconds[rounded] = self._by_microseconds.get(rounded, 0) + 1
+        self._by_microseconds[microseconds // scale * scale] += 1
 
     def told(self) -> dict[str, Any]:
         """What the lab is told in the end."""
@@ -61,113 +74,120 @@ class Punctuality:
         }
 
 
-class Outlet:
-    """Writes without ever waiting: what a busy worker does not take yet is kept and sent later."""
+class Load:
+    """Sends what is due: arrivals of a schedule, or of clients that wait for their answers."""
 
-    def __init__(self, end: socket.socket) -> None:
-        end.setblocking(False)
-        self._end = end
-        self._kept = bytearray()
+    def __init__(self, orders: dict[str, Any]) -> None:
+        self._orders = orders
+        self._until_ns: int = orders["until_ns"]
+        self.punctuality = Punctuality(orders["from_ns"], self._until_ns)
+
+    async def run(self, sender: Sender) -> None:
+        """Send until the window ends."""
+        self._sender = sender
+        if "clients" in self._orders:
+            await sleep_until(self._orders["begin_ns"])
+            self._ask(self._orders["clients"])
+        else:
+            await self._open(Schedule(**self._orders["schedule"]))
+        # The load ends with the window, not with the last arrival: it is measured until then.
+        await sleep_until(self._until_ns)
+
+    def answered(self, count: int) -> None:
+        """So many pieces of work have ended: the clients of a closed load think, and ask again."""
+        if "clients" in self._orders:
+            think = self._orders["think_seconds"]
+            asyncio.get_running_loop().call_later(think, self._ask, count)
+
+    def _ask(self, count: int) -> None:
+        now = monotonic_ns()  # a client asks when it asks: nothing was intended before
+        if now < self._until_ns:
+            self._send([now] * count)
+
+    async def _open(self, schedule: Schedule) -> None:
+        due: list[int] = []
+        for time in schedule.times():
+            intended = self._orders["begin_ns"] + round(time * 1e9)
+            if intended > monotonic_ns():
+                self._send(due)
+                due = []
+                await sleep_until(intended)
+            due.append(intended)
+        self._send(due)
+
+    def _send(self, times_ns: Sequence[int]) -> None:
+        now = monotonic_ns()
+        for intended in times_ns:
+            self.punctuality.sent(intended, now)
+        if times_ns:
+            self._sender.send(times_ns)
+
+
+class LinkSender:
+    """To the process under test."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
 
     def send(self, times_ns: Sequence[int]) -> None:
-        """Send arrivals, after those that are still kept."""
-        self._kept += packed(times_ns)
-        self.flush()
+        """Send arrivals."""
+        self._link.write(packed(times_ns))
 
-    def flush(self) -> None:
-        """Send what is kept, as far as it is taken."""
-        with suppress(BlockingIOError):
-            while self._kept:
-                del self._kept[: self._end.send(self._kept)]
-
-    def drain(self) -> None:
+    async def finish(self) -> dict[str, Any]:
         """Wait until everything is sent, or for a second."""
-        self._end.settimeout(1)
-        with suppress(TimeoutError):
-            self._end.sendall(self._kept)
+        self._link.writer.transport.set_write_buffer_limits(0)
+        with suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(1):
+                await self._link.writer.drain()
+        return {}
+
+
+@asynccontextmanager
+async def open_link(end: socket.socket, answered: Answered) -> AsyncIterator[LinkSender]:
+    """The way to the process under test."""
+    link = await Link.open(end)
+
+    async def read() -> None:
+        async for answers in link.pieces():
+            answered(len(answers))
+
+    reading = asyncio.create_task(read())
+    try:
+        yield LinkSender(link)
+    finally:
+        reading.cancel()
+        link.writer.close()
 
 
 def main() -> None:
-    """Send arrivals as ordered, then tell how that went."""
+    """Send as ordered, then tell how that went."""
     with suppress(OSError):
         os.nice(-10)  # where it may: the clock must not wait for what it measures
+    end = socket.socket(fileno=int(sys.argv[1]))
     line = sys.stdin.readline()
     if not line:
         return  # the lab has ended, or thought better of it
-    orders = json.loads(line)
-    punctuality = Punctuality(orders["from_ns"], orders["until_ns"])
-    with socket.socket(fileno=int(sys.argv[1])) as end:
-        try:
-            if "clients" in orders:
-                _closed(end, punctuality, orders)
-            else:
-                schedule = Schedule(**orders["schedule"])
-                _open(Outlet(end), punctuality, schedule, orders)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the worker has ended, and the lab knows why
-    print(json.dumps(punctuality.told()), flush=True)  # noqa: T201
+    try:
+        told = runner().run(_generate(json.loads(line), end))
+    except WorkerError as error:
+        told = {"error": str(error), "exit_code": error.exit_code}
+    with suppress(BrokenPipeError):  # the lab is gone
+        print(json.dumps(told), flush=True)  # noqa: T201
 
 
-def _open(
-    outlet: Outlet, punctuality: Punctuality, schedule: Schedule, orders: dict[str, Any]
-) -> None:
-    begin_ns, until_ns = orders["begin_ns"], orders["until_ns"]
-    times: Iterator[int] = (begin_ns + round(time * 1e9) for time in schedule.times())
-    following = next(times, None)
-    while following is not None:
-        outlet.flush()
-        now = time.monotonic_ns()
-        if now < following:
-            if _is_stopped((following - now) / 1e9):
-                return
-            continue
-        due = []
-        while following is not None and following <= now:
-            due.append(following)
-            punctuality.sent(following, now)
-            following = next(times, None)
-        outlet.send(due)
-    outlet.drain()
-    # The link ends with the window, not with the last arrival: it is measured until then.
-    while (ahead := until_ns - time.monotonic_ns()) > 0:
-        if _is_stopped(ahead / 1e9):
-            return
+async def _generate(orders: dict[str, Any], end: socket.socket) -> dict[str, Any]:
+    load = Load(orders)
+    if "namespace" in orders:
+        from worker.lab.service_client import open_client
 
-
-def _closed(end: socket.socket, punctuality: Punctuality, orders: dict[str, Any]) -> None:
-    """So many clients: each asks, waits for its answer, thinks, and asks again."""
-    outlet = Outlet(end)
-    think_ns = round(orders["think_seconds"] * 1e9)
-    # In order, since all think equally long.
-    asking = deque([orders["begin_ns"]] * orders["clients"])
-    while (now := time.monotonic_ns()) < orders["until_ns"]:
-        due = []
-        while asking and asking[0] <= now:
-            asking.popleft()
-            due.append(now)  # a client asks when it asks: nothing was intended before
-            punctuality.sent(now, now)
-        outlet.send(due)
-        next_ns = min([orders["until_ns"], *islice(asking, 1)])
-        readable = _wait([end, sys.stdin], max(next_ns - time.monotonic_ns(), 0) / 1e9)
-        if sys.stdin in readable:
-            return
-        if end in readable:
-            answers = end.recv(65_536)
-            if not answers:
-                return
-            asking.extend([time.monotonic_ns() + think_ns] * len(answers))
-
-
-def _is_stopped(seconds: float) -> bool:
-    """Sleep for so long, or a part of it; whether stdin has ended meanwhile."""
-    if seconds < LONGEST_NAP_SECONDS / 10:
-        time.sleep(seconds)  # finer than what `select` promises
-        return False
-    return bool(_wait([sys.stdin], min(seconds - 0.001, LONGEST_NAP_SECONDS)))
-
-
-def _wait(files: list[Any], seconds: float) -> list[Any]:
-    return select.select(files, [], [], seconds)[0]
+        opened: AbstractAsyncContextManager[Sender] = open_client(orders, end, load.answered)
+    else:
+        opened = open_link(end, load.answered)
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin, stopped.set)
+    async with opened as sender:
+        (await first_of(stopped.wait(), load.run(sender))).result()
+        return {**load.punctuality.told(), **await sender.finish()}
 
 
 if __name__ == "__main__":

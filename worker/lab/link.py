@@ -1,7 +1,7 @@
-"""The socket between generator and worker: arrivals go one way, in batches; answers the other.
+"""The socket between generator and process under test: arrivals go one way, answers the other.
 
-An arrival is its intended time, 8 bytes; a batch is one write. An answer is one byte.
-CLOCK_MONOTONIC is the same in all processes of a machine, so times may be compared across them.
+An arrival is its intended time, 8 bytes; an answer is one byte. CLOCK_MONOTONIC is the same in all
+processes of a machine, so times may be compared across them.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import socket
 from array import array
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic_ns
 
 ARRIVAL_BYTES = 8
 BUFFER_BYTES = 1 << 20
-"""Some 100,000 arrivals: a worker that stands still for a moment does not hold up the generator."""
+"""Some 100,000 arrivals."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """The two ends: the worker's and the generator's."""
-    worker, generator = socket.socketpair()
-    generator.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-    return worker, generator
+    """The two ends: of the process under test, and of the generator."""
+    return socket.socketpair()
 
 
 def packed(times_ns: Sequence[int]) -> bytes:
@@ -29,35 +29,43 @@ def packed(times_ns: Sequence[int]) -> bytes:
     return array("q", times_ns).tobytes()
 
 
-class Arrivals:
-    """The worker's end; `answered` if the generator, with a closed load, waits for answers."""
+@dataclass(frozen=True)
+class Link:
+    """One end, open."""
 
-    def __init__(self, end: socket.socket, *, answered: bool) -> None:
-        self._end = end
-        self._answered = answered
-        self._writer: asyncio.StreamWriter | None = None
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @classmethod
+    async def open(cls, end: socket.socket) -> Link:
+        """Take over this end."""
+        return cls(*await asyncio.open_connection(sock=end, limit=BUFFER_BYTES))
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """What comes, until the other side ends."""
+        # One that leaves answers unread resets the link, which is an end like any other.
+        with suppress(ConnectionError):
+            while piece := await self.reader.read(BUFFER_BYTES):
+                yield piece
 
     async def batches(self) -> AsyncIterator[array[int]]:
-        """The intended times of what has arrived, in nanoseconds, until the generator ends."""
-        reader, self._writer = await asyncio.open_connection(sock=self._end, limit=BUFFER_BYTES)
+        """The intended times of what has arrived, in nanoseconds."""
         rest = b""
-        # A generator that leaves answers unread resets the link, which is an end like any other.
-        with suppress(ConnectionError):
-            while piece := await reader.read(BUFFER_BYTES):
-                piece = rest + piece
-                whole = len(piece) - len(piece) % ARRIVAL_BYTES
-                rest = piece[whole:]
-                if whole:
-                    yield array("q", piece[:whole])
+        async for piece in self.pieces():
+            rest += piece
+            whole = len(rest) - len(rest) % ARRIVAL_BYTES
+            if whole:
+                yield array("q", rest[:whole])
+            rest = rest[whole:]
 
-    def answer(self) -> None:
-        """A piece of work has ended; only a closed load wants to know."""
-        if self._answered and self._writer is not None and not self._writer.is_closing():
-            self._writer.write(b"\0")
+    def write(self, data: bytes) -> None:
+        """Send without waiting: what is not taken yet is kept and sent later."""
+        if not self.writer.is_closing():
+            self.writer.write(data)
 
-    def close(self) -> None:
-        """Take no more."""
-        if self._writer is not None:
-            self._writer.close()
-        else:
-            self._end.close()
+
+async def sleep_until(when_ns: int) -> None:
+    """Return once the time has come; at once if it has passed."""
+    # A timer may come a little early, uvloop's by a millisecond.
+    while (ahead := when_ns - monotonic_ns()) > 0:  # noqa: ASYNC110 - time is no event
+        await asyncio.sleep(ahead / 1e9)

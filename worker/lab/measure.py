@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.database.pool.pool import PoolSnapshot, pool_of
 from worker.database.pool.stats import PoolMeter
-from worker.lab.clock import sleep_until
 from worker.lab.durations import (
     Amount,
     Count,
@@ -26,6 +25,7 @@ from worker.lab.durations import (
     new_histogram,
     record,
 )
+from worker.lab.link import sleep_until
 from worker.lab.recorder import Window
 from worker.lab.results import Hold, Pool, Wait
 from worker.telemetry.histogram import Histogram

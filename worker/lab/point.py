@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import psutil
 
-from worker.lab.clock import sleep_until
 from worker.lab.durations import Durations, durations_of, new_histogram, record
+from worker.lab.link import sleep_until
 from worker.lab.measure import PoolInterval, PoolReport
 from worker.lab.observer import CpuMeter, ServerObserver, host_seconds, process_seconds
 from worker.lab.place import Place

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Any
 
 from alembic.runtime.migration import MigrationContext
@@ -17,9 +16,11 @@ from worker.broker.connection import connect
 from worker.broker.topology import Topology
 from worker.core.errors import Unreachable
 from worker.core.models import Base
+from worker.core.tasks import first_of
 from worker.database.engine import make_engine
 from worker.database.errors import explain
 from worker.database.migrations import alembic_config
+from worker.lab.link import Link
 from worker.lab.pieces import LabRow, registry_of
 from worker.lab.recorder import WorkRecorder
 from worker.lab.target import Order
@@ -67,21 +68,15 @@ class ServiceTarget:
         if self._running.done():
             self._running.result()
 
-    async def run(self, link: socket.socket, recorder: WorkRecorder) -> None:
+    async def run(self, link: Link, recorder: WorkRecorder) -> None:
         """Let the worker work until the generator ends, then have it finish what is in hand.
 
         The generator tells of each event with a byte.
         """
         assert self._running is not None
-        reader, writer = await asyncio.open_connection(sock=link)
-        reading = asyncio.create_task(_count(reader, recorder))
-        try:
-            await asyncio.wait({reading, self._running}, return_when=asyncio.FIRST_COMPLETED)
-            self._service.stop()
-            await self._running
-        finally:
-            reading.cancel()
-            writer.close()
+        await first_of(_count(link, recorder), asyncio.shield(self._running))
+        self._service.stop()
+        await self._running
 
     async def stop(self) -> None:
         """Stop the worker, and remove its queues with what was left in them."""
@@ -132,6 +127,6 @@ def _make_tables(connection: Connection, settings: Settings) -> None:
     MigrationContext.configure(connection).stamp(script, "heads")
 
 
-async def _count(reader: asyncio.StreamReader, recorder: WorkRecorder) -> None:
-    while events := await reader.read(65_536):
+async def _count(link: Link, recorder: WorkRecorder) -> None:
+    async for events in link.pieces():
         recorder.completed_ever += len(events)

@@ -1,23 +1,16 @@
 """What is under test, and how another path plugs in.
 
-The lab runs three processes for each point: the lab itself (the view, the look at the server), the
-generator, and the *subject*, which has the pool. The subject (`subject.py`) measures the pool and
-its event loop the same way whatever is in it: a `Target`.
+The lab runs three processes for each point: the lab itself (the view, the look at the server),
+the generator, and the process under test, which has the pool (`target_process.py`) and measures it
+and its event loop the same way whatever is in it: a `Target`.
 
-To add a path:
-
-1. write a `Target`: it makes its engine from `Order.database_settings`, serves until `run` is told
-   that no more work comes, and ends clean;
-2. write its generator, a module with a `main` that takes the same orders on stdin and tells the
-   same on stdout as `generator.py`. Where the end of a piece of work is seen by the generator, as
-   with events of a broker, it keeps a `WorkRecorder` itself and adds `"work"` to what it tells;
-3. name both in `PATHS`.
+To add a path: write a `Target`, which makes its engine from `Order.database_settings`, and name it
+in `TARGETS`; and a `Sender` (`generator.py`). Where it is the sender who sees the end of a piece of
+work, as with events of a broker, it keeps the `WorkRecorder` and tells of it under `"work"`.
 """
 
 from __future__ import annotations
 
-import socket
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -25,6 +18,7 @@ from pydantic import Field, SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.lab.durations import Model
+from worker.lab.link import Link
 from worker.lab.recorder import WorkRecorder
 from worker.lab.scenario import Scenario
 from worker.settings.settings import DatabaseSettings
@@ -85,7 +79,7 @@ class Target(Protocol):
         """Become ready for work. Nothing is measured yet, and no load has been sent."""
         ...
 
-    async def run(self, link: socket.socket, recorder: WorkRecorder) -> None:
+    async def run(self, link: Link, recorder: WorkRecorder) -> None:
         """Take work until the link ends, then finish what is in hand, or give up on it."""
         ...
 
@@ -94,24 +88,14 @@ class Target(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Path:
-    """A way to put load on a pool."""
-
-    target: str
-    """Module and class of the `Target`, which is made from an `Order`."""
-    generator: str
-    """Module of the generator."""
-
-
-PATHS = {
-    "engine": Path("worker.lab.engine_target:EngineTarget", "worker.lab.generator"),
-    "service": Path("worker.lab.service_target:ServiceTarget", "worker.lab.service_generator"),
+TARGETS = {
+    "engine": "worker.lab.engine_target:EngineTarget",
+    "service": "worker.lab.service_target:ServiceTarget",
 }
 
 
 def make_target(order: Order) -> Target:
     """The target of the scenario's path."""
-    module, _, name = PATHS[order.scenario.path].target.partition(":")
+    module, _, name = TARGETS[order.scenario.path].partition(":")
     target: Target = getattr(import_module(module), name)(order)
     return target

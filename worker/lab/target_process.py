@@ -1,4 +1,4 @@
-"""The process that has the pool: `python -m worker.lab.subject FD`.
+"""The process that has the pool: `python -m worker.lab.target_process FD`.
 
 It is told what to do by lines of JSON on stdin, and tells what it found by lines of JSON on stdout:
 
@@ -18,11 +18,14 @@ import asyncio
 import json
 import socket
 import sys
+from collections.abc import Coroutine
 from contextlib import suppress
 from time import monotonic_ns
 from typing import Any
 
 from worker.core.errors import WorkerError
+from worker.core.tasks import end
+from worker.lab.link import Link
 from worker.lab.measure import NothingMeasured, PoolSampler
 from worker.lab.processes import runner
 from worker.lab.recorder import Window, WorkRecorder
@@ -50,50 +53,44 @@ def main() -> None:
         pass  # the lab is gone
 
 
-async def _serve(order: Order, link: socket.socket) -> None:
+async def _serve(order: Order, end_of_link: socket.socket) -> None:
     target = make_target(order)
-    sampler = PoolSampler(target.engine)
+    link = await Link.open(end_of_link)
     try:
         await target.start()
         _tell({"ready": True})
-        orders = await asyncio.to_thread(sys.stdin.readline)
-        if orders:
-            await _measure(target, sampler, link, json.loads(orders))
+        if orders := await asyncio.to_thread(sys.stdin.readline):
+            window = json.loads(orders)
+            recorder = WorkRecorder(
+                Window(window["from_ns"], window["until_ns"]), window["interval_seconds"]
+            )
+            # Work ends with the link, which ends with the window, or before if the lab is stopped.
+            work = target.run(link, recorder)
+            await _measure(target, recorder, work, window["interval_seconds"])
     finally:
-        link.close()
+        link.writer.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 await target.stop()
 
 
 async def _measure(
-    target: Target, sampler: PoolSampler, link: socket.socket, orders: dict[str, Any]
+    target: Target, recorder: WorkRecorder, work: Coroutine[Any, Any, None], seconds: float
 ) -> None:
-    window = Window(orders["from_ns"], orders["until_ns"])
-    recorder = WorkRecorder(window, orders["interval_seconds"])
-    sampling = asyncio.create_task(sampler.run(window, orders["interval_seconds"]))
+    sampler, window = PoolSampler(target.engine), recorder.window
+    sampling = asyncio.create_task(sampler.run(window, seconds))
     ticking = asyncio.create_task(_tick(sampler, recorder))
     try:
-        # Work ends with the link, which ends with the window, or before if the lab is stopped.
-        await target.run(link, recorder)
+        await work
     finally:
         cut = window.cut(monotonic_ns())
-        for task in (sampling, ticking):
-            task.cancel()
-        await asyncio.gather(sampling, ticking, return_exceptions=True)
+        await end([sampling, ticking])
     if not sampling.cancelled():
         sampling.result()
-    try:
+    with suppress(NothingMeasured):
         pool = sampler.report(still_out=sampler.snapshot().in_use)
-    except NothingMeasured:
-        return
-    work = recorder.report(cut) if target.sees_ends else None
-    _tell(
-        {
-            "pool": pool.model_dump(mode="json"),
-            "work": None if work is None else work.model_dump(mode="json"),
-        }
-    )
+        found = recorder.report(cut).model_dump(mode="json") if target.sees_ends else None
+        _tell({"pool": pool.model_dump(mode="json"), "work": found})
 
 
 async def _tick(sampler: PoolSampler, recorder: WorkRecorder) -> None:
