@@ -13,8 +13,8 @@ import pytest
 from tests.support.commandline import CommandLine, Running
 from tests.support.harness import eventually
 from tests.support.lab import rows
-from worker.lab.place import DATABASE
 from worker.lab.results import load_result
+from worker.lab.sandbox import _COMMENT
 from worker.lab.scenario_files import load_scenario, shipped
 
 SHORT = ["--seconds", "0.8", "--warm-up", "0.3"]
@@ -24,10 +24,12 @@ ENDLESS = ["lab", "sweep", "--pool-size", "2,3", "--overflow", "0", "--repeats",
 async def leftovers(url: str) -> list[str]:
     """Whatever a lab has on the server: its database, its sessions."""
     query = (
-        "SELECT datname::text FROM pg_database WHERE datname = $1 UNION ALL"
-        " SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'worker_lab%'"
+        "SELECT datname::text FROM pg_database"
+        " WHERE shobj_description(oid, 'pg_database') = $1 || current_database() UNION ALL"
+        " SELECT application_name FROM pg_stat_activity"
+        " WHERE application_name LIKE 'worker_lab%' AND datname = current_database()"
     )
-    return [name for (name,) in await rows(url, query, DATABASE)]
+    return [name for (name,) in await rows(url, query, _COMMENT)]
 
 
 def children(running: Running) -> list[psutil.Process]:
@@ -124,7 +126,7 @@ async def test_after_kill_9_the_children_end_and_the_next_run_clears_up(
         running.process.kill()
         await eventually(lambda: not any(process.is_running() for process in processes))
     assert load_result(tmp_path / "killed").partial
-    assert await leftovers(database) == [DATABASE]
+    assert len(await leftovers(database)) == 1
 
     run = ["lab", "run", "steady", "--set", "load.measure_seconds=0.5"]
     await cli(*run, "--set", "load.warm_up_seconds=0", "--out", str(tmp_path / "next"))

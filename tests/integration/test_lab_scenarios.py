@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
+from dev.servers.pgbouncer import find_pgbouncer, pgbouncer
 from tests.integration.test_lab_service import point_of
+from worker.lab.runner import BOUNCER
 from worker.lab.scenario import BadScenario
 from worker.lab.scenario_files import load_scenario
 from worker.settings.settings import Settings
@@ -43,10 +44,10 @@ async def test_a_slow_commit_is_told_apart_from_slow_queries(
     assert point.hold.query_seconds.p50 < 0.01
 
 
-@pytest.mark.skipif(
-    shutil.which("pgbouncer", path="/usr/sbin:/usr/bin") is None, reason="no PgBouncer"
-)
-async def test_pgbouncer_is_the_pool_that_counts(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.skipif(find_pgbouncer() is None, reason="no PgBouncer")
+async def test_pgbouncer_is_the_pool_that_counts(
+    settings: Settings, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     changes = [
         "load.measure_seconds=4",
         "load.warm_up_seconds=0.5",
@@ -54,7 +55,9 @@ async def test_pgbouncer_is_the_pool_that_counts(settings: Settings, tmp_path: P
         "database.bouncer_pool_size=2",
         'step=[{kind="query", seconds=0.025}]',
     ]
-    point = await point_of(load_scenario("pgbouncer", changes), settings, tmp_path)
+    async with pgbouncer(database, pool_size=2) as url:
+        monkeypatch.setenv(BOUNCER, url)
+        point = await point_of(load_scenario("pgbouncer", changes), settings, tmp_path)
 
     # 2.5 connections' worth of work a second meets two sessions: the rest waits at the bouncer,
     # with a connection of ours in hand.

@@ -18,11 +18,11 @@ from tests.support.harness import eventually
 from worker.broker.connection import connect
 from worker.broker.topology import Topology
 from worker.core.errors import Unreachable
-from worker.lab import place
-from worker.lab.campaign import Campaign, carry_out
+from worker.lab import sandbox
 from worker.lab.plan import repeats
 from worker.lab.queues import open_queues
 from worker.lab.results import Point, Result
+from worker.lab.runner import Campaign, carry_out
 from worker.lab.scenario import BadScenario, Scenario
 from worker.lab.scenario_files import load_scenario
 from worker.settings.settings import Settings
@@ -85,7 +85,7 @@ def commits(point: Point) -> int:
 async def mine(server_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """How the names of this test's runs begin; nobody of such a name is there in the end."""
     prefix = f"worker_lab_{uuid.uuid4().hex[:8]}_"
-    monkeypatch.setattr(place, "PREFIX", prefix)
+    monkeypatch.setattr(sandbox, "PREFIX", prefix)
     yield prefix
 
     async def clean() -> bool:
@@ -215,23 +215,11 @@ async def test_queues_of_a_killed_run_are_removed_by_the_next(
 
     # Also by one that needs no broker itself.
     engine = load_scenario("steady")
-    async with place.open_place(settings.database, [], into_service=True) as found:
-        assert found.leftovers == [dead]
+    async with sandbox.open_sandbox(settings.database, into_service=True) as found:
+        assert found.leftovers == (dead,)
         async with open_queues(settings.broker, found, [engine]):
             for name in (topology.commands, topology.events, topology.dead_letters):
                 assert not await queue_exists(broker_url, name)
-
-
-async def test_a_run_beside_that_of_a_service_is_not_in_its_way(settings: Settings) -> None:
-    """The other has the service's tables, in a schema of its own."""
-    tables = ["command_ledger", "users"]
-    async with place.open_place(settings.database, tables) as other:
-        url = make_url(other.settings.url.get_secret_value()).set(drivername="postgresql")
-        server = await asyncpg.connect(url.render_as_string(hide_password=False))
-        await server.execute(f'CREATE TABLE "{other.schema}".command_ledger ()')
-        await server.close()
-        async with place.open_place(settings.database, tables) as beside:
-            assert beside.schema != other.schema
 
 
 async def test_without_a_broker_it_is_refused_before_any_load(

@@ -14,10 +14,10 @@ import pytest
 
 from tests.integration.test_lab_service import Blind
 from worker.lab.analysis import analyse
-from worker.lab.campaign import Campaign, carry_out
 from worker.lab.findings import Diagnosis
 from worker.lab.plan import repeats
 from worker.lab.results import Result
+from worker.lab.runner import Campaign, carry_out
 from worker.lab.scenario import Scenario
 from worker.settings.settings import Settings
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -14,10 +13,9 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from dev.servers.install import Apt
+from dev.servers.pgbouncer import find_pgbouncer, pgbouncer
 from tests.support.harness import Harness
 from worker.database.engine import make_engine
-from worker.lab.bouncer import open_bouncer
-from worker.lab.scenario import BadScenario, Database
 from worker.settings.settings import DatabaseSettings
 
 SESSIONS = 2
@@ -27,14 +25,11 @@ SESSIONS = 2
 @pytest.fixture
 async def bouncer(database: str, tmp_path: Path) -> AsyncIterator[str]:
     """The address of this test's database behind a PgBouncer."""
-    if shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+    if find_pgbouncer() is None:
         if not os.environ.get("CI"):
             pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
         await asyncio.to_thread(Apt(tmp_path / "apt.log").install, ["PgBouncer"])
-    settings = DatabaseSettings.model_validate({"url": database})
-    part = Database(through="pgbouncer", bouncer_pool_size=SESSIONS)
-    async with open_bouncer(settings, part) as url:
-        assert url is not None
+    async with pgbouncer(database, pool_size=SESSIONS) as url:
         yield url
 
 
@@ -125,22 +120,3 @@ async def test_without_the_setting_it_is_refused_at_once(bouncer: str) -> None:
     with pytest.raises((DBAPIError, asyncpg.PostgresError), match="unsupported startup parameter"):
         async with engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
-
-
-async def test_without_the_program_it_is_refused_by_name(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nothing: Callable[..., None] = lambda *_, **__: None  # noqa: E731
-    monkeypatch.setattr(shutil, "which", nothing)
-    settings = DatabaseSettings.model_validate({"url": database})
-    with pytest.raises(BadScenario, match="apt-get install pgbouncer"):
-        async with open_bouncer(settings, Database(through="pgbouncer")):
-            pass
-
-
-async def test_of_several_hosts_the_primary_must_be_named() -> None:
-    url = "postgresql+asyncpg://ann@/shop?host=a:5432&host=b:5432"
-    settings = DatabaseSettings.model_validate({"url": url})
-    with pytest.raises(BadScenario, match="name the primary"):
-        async with open_bouncer(settings, Database(through="pgbouncer")):
-            pass

@@ -12,8 +12,8 @@ import asyncpg
 from dev.databases import dsn
 from worker.lab.director import Bench, measure
 from worker.lab.observer import postmaster_pid
-from worker.lab.place import Place, open_place
 from worker.lab.results import Point
+from worker.lab.sandbox import Sandbox, open_sandbox
 from worker.lab.scenario import Scenario
 from worker.lab.scenario_files import load_scenario
 from worker.lab.setting import Setting
@@ -38,20 +38,24 @@ class NoView:
 async def bench(url: str, *, into_service: bool = False) -> AsyncIterator[Bench]:
     """Where points are measured, beside a service's database."""
     settings = DatabaseSettings.model_validate({"url": url})
-    async with open_place(settings, ["users", "orders"], into_service=into_service) as place:
-        async with place.outside.connect() as connection:
+    async with open_sandbox(settings, into_service=into_service) as sandbox:
+        async with sandbox.outside.connect() as connection:
             postmaster = await postmaster_pid(connection)
         yield Bench(
-            place, NoView(), asyncio.Event(), postmaster, lambda scenario: order(scenario, place)
+            sandbox,
+            NoView(),
+            asyncio.Event(),
+            postmaster,
+            lambda scenario: order(scenario, sandbox),
         )
 
 
-def order(scenario: Scenario, place: Place) -> Order:
+def order(scenario: Scenario, sandbox: Sandbox) -> Order:
     return Order(
         scenario=scenario,
-        url=place.settings.url.get_secret_value(),
-        application_name=place.schema,
-        namespace=place.schema,
+        url=sandbox.settings.url.get_secret_value(),
+        application_name=sandbox.name,
+        namespace=sandbox.name,
     )
 
 

@@ -18,11 +18,11 @@ from typing import Any, Protocol
 
 from worker.lab.link import pair
 from worker.lab.measure import PoolReport
-from worker.lab.place import Place
 from worker.lab.point import Parts, Timing, assemble, look_on
 from worker.lab.processes import Child, LabFailed, child
 from worker.lab.recorder import WorkReport
 from worker.lab.results import Point
+from worker.lab.sandbox import Sandbox
 from worker.lab.scenario import Scenario
 from worker.lab.setting import Setting
 from worker.lab.target import Order
@@ -47,7 +47,7 @@ class PointView(Protocol):
 class Bench:
     """What all points of a run share."""
 
-    place: Place
+    sandbox: Sandbox
     view: PointView
     stop: asyncio.Event
     """Set by Ctrl-C: the point ends early, and what was measured until then is kept."""
@@ -84,7 +84,7 @@ async def measure(bench: Bench, scenario: Scenario, *, repeat: int, order: int) 
         )
         async with _beside(
             look_on(
-                bench.place,
+                bench.sandbox,
                 bench.postmaster,
                 scenario,
                 timing,

@@ -12,9 +12,10 @@ from typing import Any
 import psutil
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.lab.results import Activity, Server
+from worker.lab.sandbox import Sandbox
 
 LOOK_SECONDS = 0.1
 
@@ -25,36 +26,7 @@ _ACTIVITY = text(
 _TOTALS = text(
     "SELECT xact_commit, xact_rollback, deadlocks FROM pg_stat_database WHERE datname = :database"
 )
-_LIMITS = text(
-    "SELECT current_setting('max_connections')::int,"
-    " current_setting('superuser_reserved_connections')::int"
-    " + coalesce(current_setting('reserved_connections', true)::int, 0),"
-    " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-    "   AND application_name <> :name AND pid <> pg_backend_pid())"
-)
 _PID = text("SELECT pg_backend_pid()")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How many connections the server has."""
-
-    max_connections: int
-    reserved: int
-    """Kept for superusers and for members of `pg_use_reserved_connections`."""
-    others: int
-    """Taken by others than the pool under test."""
-
-    @property
-    def free(self) -> int:
-        """What is left for the pool."""
-        return self.max_connections - self.reserved - self.others
-
-
-async def read_limits(connection: AsyncConnection, name: str) -> Limits:
-    """The server's limits; connections of that application name do not count as taken."""
-    row = (await connection.execute(_LIMITS, {"name": name})).one()
-    return Limits(*row)
 
 
 @dataclass
@@ -77,18 +49,15 @@ class ServerObserver:
     The server may be restarted meanwhile: it then looks again as soon as it can.
     """
 
-    def __init__(self, engine: AsyncEngine, database: str, application_name: str) -> None:
-        self._engine = engine
-        self._database = database
-        self._name = application_name
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._engine, self._room = sandbox.outside, sandbox.room
+        self._database, self._name = sandbox.database, sandbox.name
         self._looks = _Looks()
         self._before: tuple[int, int, int] | None = None
-        self.limits: Limits | None = None
 
     async def begin(self) -> None:
         """Note what the server has counted so far."""
         async with self._engine.connect() as connection:
-            self.limits = await read_limits(connection, self._name)
             self._before = await self._totals(connection)
 
     async def watch(self) -> None:
@@ -112,7 +81,7 @@ class ServerObserver:
                 after = await self._totals(connection)
         except (SQLAlchemyError, OSError):
             pass  # it is away; what was seen before stays true
-        looks, limits = self._looks, self.limits
+        looks = self._looks
         grown: list[int | None] = [None, None, None]
         if after is not None and self._before is not None:
             # Counted anew after a crash of the server: then there is nothing to compare.
@@ -138,9 +107,9 @@ class ServerObserver:
             commits=grown[0],
             rollbacks=grown[1],
             deadlocks=grown[2],
-            max_connections=limits and limits.max_connections,
-            reserved_connections=limits and limits.reserved,
-            other_connections=limits and limits.others,
+            max_connections=self._room.most,
+            reserved_connections=self._room.reserved,
+            other_connections=self._room.others,
         )
 
     async def _look(self, connection: AsyncConnection) -> None:

@@ -16,10 +16,9 @@ from worker.lab.durations import Durations, durations_of, new_histogram, record
 from worker.lab.link import sleep_until
 from worker.lab.measure import PoolInterval, PoolReport
 from worker.lab.observer import CpuMeter, ServerObserver, host_seconds, process_seconds
-from worker.lab.place import Place
 from worker.lab.recorder import Window, WorkInterval, WorkReport, jain_index
-from worker.lab.restart import play
 from worker.lab.results import Host, Load, Point, Process, Sample, Server
+from worker.lab.sandbox import Sandbox, play_restart
 from worker.lab.scenario import Load as LoadPart
 from worker.lab.scenario import Scenario
 from worker.lab.setting import Setting
@@ -103,7 +102,7 @@ class Parts:
 
 
 async def look_on(
-    place: Place,
+    sandbox: Sandbox,
     postmaster: int | None,
     scenario: Scenario,
     timing: Timing,
@@ -112,7 +111,7 @@ async def look_on(
     generator: int,
 ) -> Outside:
     """Look at server and processes during the window; also play the restart, if there is one."""
-    observer = ServerObserver(place.outside, place.database, place.schema)
+    observer = ServerObserver(sandbox)
     await sleep_until(timing.from_ns)
     await observer.begin()
     processes = [
@@ -123,7 +122,7 @@ async def look_on(
     ]
     host = CpuMeter(host_seconds)
     watching = asyncio.create_task(observer.watch())
-    playing = asyncio.create_task(play(place, scenario.restart))
+    playing = asyncio.create_task(play_restart(sandbox, scenario.restart))
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout((timing.until_ns - monotonic_ns()) / 1e9):

@@ -9,14 +9,14 @@ from worker.broker.client.client import remove
 from worker.broker.connection import connect
 from worker.broker.topology import Topology
 from worker.core.errors import WorkerError
-from worker.lab.place import Place
+from worker.lab.sandbox import Sandbox
 from worker.lab.scenario import Scenario
 from worker.settings.settings import BrokerSettings
 
 
 @asynccontextmanager
 async def open_queues(
-    settings: BrokerSettings, place: Place, scenarios: Iterable[Scenario]
+    settings: BrokerSettings, sandbox: Sandbox, scenarios: Iterable[Scenario]
 ) -> AsyncIterator[None]:
     """Look whether the broker is there, where a scenario needs it, and leave nothing in it.
 
@@ -24,18 +24,18 @@ async def open_queues(
     `Misconfigured` before any load is sent.
     """
     needed = any(scenario.path == "service" for scenario in scenarios)
-    if place.leftovers:
+    if sandbox.leftovers:
         with nullcontext() if needed else suppress(WorkerError):
-            await _remove(settings, *place.leftovers)
+            await _remove(settings, *sandbox.leftovers)
     if not needed:
         yield
         return
     # Nothing is there yet; but now it is known that the broker answers.
-    await _remove(settings, place.schema)
+    await _remove(settings, sandbox.name)
     try:
         yield
     finally:
-        await _remove(settings, place.schema)
+        await _remove(settings, sandbox.name)
 
 
 async def _remove(settings: BrokerSettings, *namespaces: str) -> None:

@@ -132,7 +132,7 @@ class Server(Model):
     reserved_connections: Count | None = None
     """`superuser_reserved_connections` and `reserved_connections`."""
     other_connections: Count | None = None
-    """Sessions of others when the point began."""
+    """Sessions of others when the run began."""
 
 
 class Process(Model):

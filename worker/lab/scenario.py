@@ -120,9 +120,9 @@ class Database(Part):
     """What stands between pool and PostgreSQL."""
 
     through: Literal["direct", "pgbouncer"] = "direct"
-    """`pgbouncer`: one is started for the run, in transaction mode."""
+    """`pgbouncer`: one of your own, in transaction mode, at the address in `PGBOUNCER_URL`."""
     bouncer_pool_size: Connections = 10
-    """Its `default_pool_size`."""
+    """Its `default_pool_size`: so many connections reach the server."""
 
 
 class Scenario(Part):

@@ -37,8 +37,6 @@ class Order(Model):
     broker_url: str | None = Field(None, repr=False)
     base: dict[str, Any] = Field(default_factory=dict)
     """The worker's other settings, for the path `service`."""
-    bouncer: bool = False
-    """Whether the database is behind a PgBouncer in transaction mode."""
 
     @property
     def database_settings(self) -> DatabaseSettings:
@@ -48,10 +46,8 @@ class Order(Model):
             **self.scenario.pool.model_dump(),
             "url": SecretStr(self.url),
         }
-        if self.bouncer:
-            # On this machine, and without TLS: the bouncer is who needs the files.
-            members |= {"transaction_pooler": True, "tls_ca_file": None}
-            members |= {"tls_certificate_file": None, "tls_key_file": None}
+        if self.scenario.database.through == "pgbouncer":
+            members["transaction_pooler"] = True
         return DatabaseSettings.model_validate(members)
 
     @property

@@ -18,9 +18,9 @@ from worker.cli.prepare import read_settings
 from worker.cli.terminal import Misused, Report, coloured, emit, say
 
 if TYPE_CHECKING:
-    from worker.lab.campaign import Campaign, View
     from worker.lab.plan import Plan
     from worker.lab.results import Objective, Point, Result
+    from worker.lab.runner import Campaign, View
     from worker.lab.scenario import Scenario
     from worker.lab.setting import Setting
     from worker.settings.settings import Settings
@@ -61,8 +61,7 @@ IntoService = Annotated[
     bool,
     typer.Option(
         "--into-service-database",
-        help="Work in a schema of the service's own database, in place of the database "
-        "`worker_lab` beside it.",
+        help="Work in a schema of the service's own database, in place of a database beside it.",
     ),
 ]
 
@@ -118,8 +117,8 @@ def conduct(
     `scenarios` are all that may come, where it is not the one alone.
     """
     with lab_packages():
-        from worker.lab.campaign import Campaign
         from worker.lab.results import Objective
+        from worker.lab.runner import Campaign
     _conduct(
         Campaign(
             kind=kind,
@@ -164,7 +163,7 @@ def _code(result: Result) -> int:
 
 
 async def _carried_out(campaign: Campaign, settings: Settings, view: View) -> Result:
-    from worker.lab.campaign import carry_out
+    from worker.lab.runner import carry_out
 
     stop = asyncio.Event()
     running = asyncio.current_task()

@@ -23,7 +23,7 @@ def run(
     """Measure one scenario, and write result.json.
 
     Works on the PostgreSQL of WORKER_DATABASE__URL, in a database of its own beside the service's
-    (`worker_lab`), which is removed at the end. Ctrl-C keeps what was measured so far. Without a
+    (`worker_lab_…`), which is removed at the end. Ctrl-C keeps what was measured so far. Without a
     terminal, prints one JSON object a line: each measurement, then what was concluded.
 
     \b

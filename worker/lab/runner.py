@@ -15,22 +15,23 @@ from time import monotonic
 from typing import Any, Literal, Protocol
 
 import psutil
-from sqlalchemy import text
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import ArgumentError
 
 from worker import __version__
-from worker.core.models import Base
-from worker.core.registry import load_registry
-from worker.lab.bouncer import open_bouncer
+from worker.database.capacity import Room
 from worker.lab.director import Bench, PointView, measure
-from worker.lab.observer import Limits, postmaster_pid
-from worker.lab.place import Place, open_place
+from worker.lab.observer import postmaster_pid
 from worker.lab.plan import Plan
 from worker.lab.queues import open_queues
 from worker.lab.results import About, Machine, Objective, Point, Result, save_result
+from worker.lab.sandbox import Sandbox, open_sandbox
 from worker.lab.scenario import BadScenario, Scenario
 from worker.lab.target import Order
 from worker.settings.settings import Settings
 
+BOUNCER = "PGBOUNCER_URL"
+"""The variable with the address of a PgBouncer in transaction mode."""
 OWN_CONNECTIONS = 5
 """What the lab itself needs beside the pool under test."""
 
@@ -104,51 +105,63 @@ async def carry_out(
 async def _bench(
     campaign: Campaign, settings: Settings, view: View, stop: asyncio.Event
 ) -> AsyncIterator[Bench]:
-    load_registry(settings.entities)  # so that the metadata names every table of the service
     async with (
-        open_place(
+        open_sandbox(
             settings.database,
-            Base.metadata.tables,
             into_service=campaign.into_service_database,
-            check=lambda limits: check_fits(campaign.scenarios, limits),
-        ) as place,
-        open_queues(settings.broker, place, campaign.scenarios),
-        open_bouncer(place.settings, campaign.scenario.database) as bouncer,
+            check=lambda room: check_fits(campaign.scenarios, room),
+        ) as sandbox,
+        open_queues(settings.broker, sandbox, campaign.scenarios),
     ):
-        async with place.outside.connect() as connection:
+        url = pool_url(sandbox, campaign.scenario)
+        async with sandbox.outside.connect() as connection:
             postmaster = await postmaster_pid(connection)
         campaign.out.mkdir(parents=True, exist_ok=True)
         yield Bench(
-            place,
+            sandbox,
             view,
             stop,
             postmaster,
-            lambda scenario: _order(scenario, place, settings, bouncer),
+            lambda scenario: _order(scenario, sandbox, settings, url),
         )
 
 
-def check_fits(scenarios: Iterable[Scenario], limits: Limits) -> None:
+def pool_url(sandbox: Sandbox, scenario: Scenario) -> str:
+    """The address that the pool under test has; raises `BadScenario` where it is wanted in vain."""
+    if scenario.database.through == "direct":
+        return sandbox.settings.url.get_secret_value()
+    try:
+        url = make_url(os.environ.get(BOUNCER, ""))
+    except ArgumentError:
+        raise BadScenario(
+            f"database.through='pgbouncer' needs the address of your PgBouncer: set {BOUNCER}="
+            "postgresql+asyncpg://account:password@host:6432/. It must let the account into every "
+            "database (`*`), or into the service's: --into-service-database"
+        ) from None
+    return url.set(database=sandbox.database).render_as_string(hide_password=False)
+
+
+def check_fits(scenarios: Iterable[Scenario], server: Room) -> None:
     """Raise `BadScenario` where a pool may open more connections than the server has left."""
     largest = max(scenarios, key=lambda scenario: scenario.server_connections)
-    room = limits.free - OWN_CONNECTIONS
+    room = server.left - OWN_CONNECTIONS
     if largest.server_connections > room:
         raise BadScenario(
             f"pool.pool_size={largest.pool.pool_size} and pool.max_overflow="
             f"{largest.pool.max_overflow} may open {largest.connections} connections, and the "
-            f"server has room for {room}: of max_connections={limits.max_connections}, "
-            f"{limits.reserved} are reserved, {limits.others} in use by others, "
+            f"server has room for {room}: of max_connections={server.most}, "
+            f"{server.reserved} are reserved, {server.others} in use by others, "
             f"{OWN_CONNECTIONS} for the lab itself. Make the pool smaller, or raise "
             "max_connections"
         )
 
 
-def _order(scenario: Scenario, place: Place, settings: Settings, bouncer: str | None) -> Order:
+def _order(scenario: Scenario, sandbox: Sandbox, settings: Settings, url: str) -> Order:
     return Order(
         scenario=scenario,
-        url=bouncer or place.settings.url.get_secret_value(),
-        bouncer=bouncer is not None,
-        application_name=place.schema,
-        namespace=place.schema,
+        url=url,
+        application_name=sandbox.name,
+        namespace=sandbox.name,
         broker_url=settings.broker.url.get_secret_value(),
         base=_plain(settings),
     )
@@ -163,7 +176,7 @@ def _plain(settings: Settings) -> dict[str, Any]:
 
 
 async def _about(campaign: Campaign, settings: Settings, bench: Bench) -> About:
-    async with bench.place.outside.connect() as connection:
+    async with bench.sandbox.outside.connect() as connection:
         postgresql = await connection.scalar(text("SHOW server_version"))
     now = datetime.now(UTC)
     return About(
