@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from tests.support.lab_results import make_point
 from worker.lab.results import Point
 from worker.lab.setting import Setting
-from worker.lab.view import LiveView, PlainView, make_view, pool_bar, show_time
+from worker.lab.view import LiveView, open_view, pool_words
 
 
 @pytest.fixture(scope="module")
@@ -35,24 +36,19 @@ def tick(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "picture"),
+    ("changes", "words"),
     [
-        ({}, "pool [░░░░|··] 0 of 6 in use"),
-        ({"in_use": 3}, "pool [███░|··] 3 of 6 in use"),
-        ({"in_use": 5, "waiting": 7}, "pool [████|▓·] 5 of 6 in use, 7 waiting"),
-        ({"in_use": 2, "max_overflow": 0}, "pool [██░░] 2 of 4 in use"),
+        ({}, "0 of 4+2 in use · "),
+        ({"in_use": 5, "waiting": 7}, "5 of 4+2 in use, 7 waiting · "),
+        ({"timeouts": 2, "failed": 3}, " p99 12.3 ms · 2 timeouts · 3 failed"),
     ],
 )
-def test_the_bar_shows_what_is_used_free_over_and_waited_for(
-    changes: dict[str, Any], picture: str
-) -> None:
-    assert pool_bar(tick(**changes)).plain == picture
-
-
-def test_a_big_pool_is_drawn_to_scale() -> None:
-    bar = pool_bar(tick(size=300, max_overflow=100, in_use=300)).plain
-    assert len(bar) < 90
-    assert "300 of 400 in use" in bar
+def test_the_pool_is_told_as_it_is(changes: dict[str, Any], words: str) -> None:
+    told = pool_words(tick(**changes)).plain
+    assert words in told
+    assert "149/s · wait p50 0 s p99 12.3 ms" in told
+    assert ("waiting" in told) == ("waiting" in changes)
+    assert ("timeouts" in told) == ("timeouts" in changes)
 
 
 def test_settings_are_told_in_short() -> None:
@@ -61,44 +57,51 @@ def test_settings_are_told_in_short() -> None:
     assert str(closed) == "pool 4+2, 9 clients, 6 lanes, groups of 64"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (130, "2 min 10 s")]
-)
-def test_a_time_that_is_left_is_read_at_a_glance(seconds: float, words: str) -> None:
-    assert show_time(seconds) == words
-
-
 def test_a_log_gets_a_line_for_each_point(point: Point) -> None:
     text = StringIO()
-    view = make_view(Console(file=text))
-    assert isinstance(view, PlainView)
-    with view:
+    with open_view(Console(file=text)) as view:
+        assert not isinstance(view, LiveView)
         view.begin(point.setting, 3)
         view.tick(tick())
         view.point(point, 70)
         view.point(point, 0)
     first, last = text.getvalue().splitlines()
     assert first.startswith("pool 4+2, 150/s: ")
-    assert first.endswith("about 1 min 10 s left")
+    assert first.endswith("about 0:01:10 left")
     assert last.endswith("0 failed")
 
 
 def test_a_terminal_sees_the_pool_and_in_the_end_all_points(point: Point) -> None:
     text = StringIO()
     console = Console(file=text, force_terminal=True, width=100, color_system=None)
-    view = make_view(console)
-    assert isinstance(view, LiveView)
-    with view:
+    with open_view(console) as view:
+        assert isinstance(view, LiveView)
         view.begin(point.setting, 3)
-        view.tick(tick(in_use=5, waiting=7, timeouts=2, failed=3))
+        view.tick(tick(in_use=3, waiting=7))
         view.point(point, 70)
-        view._live.refresh()
+        console.print(view)
         during = text.getvalue()
         for _ in range(20):
             view.point(point, 0)
-    assert "pool [████|▓·] 5 of 6 in use, 7 waiting" in during
-    assert "149/s · wait p50 0 s p99 12.3 ms · 2 timeouts · 3 failed" in during
-    assert "of all" in during
+    assert "3 of 4+2 in use, 7 waiting" in during
+    assert re.search(r"0:00:0[23] left, 0:01:1[23] of all", during)
+    # Half of the bar, 40 wide, for three of six connections.
+    assert re.search(r"pool +━{20}[^━]", during)
     # The last frame lists every point, beyond those that were shown meanwhile.
     after = text.getvalue()[len(during) :]
     assert after.rsplit("done/s", 1)[1].count(" 150/s ") == 21
+
+
+def test_a_terminal_is_given_back_whatever_ends_the_run(point: Point) -> None:
+    text = StringIO()
+    console = Console(file=text, force_terminal=True, width=100)
+
+    def fail() -> None:
+        with open_view(console) as view:
+            view.point(point, 0)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert text.getvalue().endswith("\x1b[?25h")  # the cursor is shown again
+    assert " 150/s " in text.getvalue()

@@ -1,14 +1,16 @@
-"""How a campaign is shown while it runs: live on a terminal, a line a point elsewhere."""
+"""How a run is shown while it lasts: live on a terminal, a line a point elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from time import monotonic
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -17,8 +19,7 @@ from worker.lab.results import Point
 from worker.lab.setting import Setting
 from worker.lab.units import show_number, show_seconds
 
-POOL_WIDTH = 48
-"""Characters of the bar; a bigger pool is drawn to scale."""
+BAR_WIDTH = 40
 LAST_POINTS = 12
 """So many points are listed while others are measured."""
 
@@ -28,14 +29,6 @@ class PlainView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        pass
 
     def begin(self, setting: Setting, seconds: float) -> None:
         """A point begins: nothing to be said yet."""
@@ -50,117 +43,75 @@ class PlainView:
             f"wait p99 {show_seconds(point.wait.seconds.p99)}, "
             f"latency p99 {show_seconds(point.latency_seconds.p99)}, "
             f"{show_number(point.pool.busy_mean)} busy, {point.load.failed} failed"
-            + (f"; about {show_time(seconds_left)} left" if seconds_left else ""),
+            + (f"; about {_time(seconds_left)} left" if seconds_left else ""),
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
 
 
-class LiveView:
-    """The pool at this moment and the last points, drawn in place; in the end all points."""
+class LiveView(PlainView):
+    """The last points and the pool at this moment; rich draws it anew, four times a second."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, refresh_per_second=4)
-        self._points: list[Point] = []
+        super().__init__(console)
+        self.points: list[Point] = []
         self._setting: Setting | None = None
         self._tick: dict[str, Any] = {}
-        self._began = self._ends = monotonic()
-        self._left = 0.0
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self._live.update(_table(self._points) if self._points else Text())
-        self._live.stop()
+        self._whole = self._ends = self._left = 0.0
 
     def begin(self, setting: Setting, seconds: float) -> None:
         """A point begins."""
         self._setting, self._tick = setting, {}
-        self._began = monotonic()
-        self._ends = self._began + seconds
-        self._live.update(self._picture())
+        self._whole, self._ends = seconds, monotonic() + seconds
 
     def tick(self, tick: dict[str, Any]) -> None:
         """The pool at this moment."""
         self._tick = tick
-        self._live.update(self._picture())
 
     def point(self, point: Point, seconds_left: float) -> None:
         """A point has been measured."""
-        self._points.append(point)
+        self.points.append(point)
         self._left = seconds_left
-        self._live.update(self._picture())
 
-    def _picture(self) -> RenderableType:
-        parts: list[RenderableType] = []
-        if self._points:
-            parts += [_table(self._points[-LAST_POINTS:]), Text()]
-        if self._setting is not None:
-            now = max(self._ends - monotonic(), 0)
-            parts.append(Text(f"{self._setting}  ", style="bold").append(self._progress(now)))
-        if self._tick:
-            parts += [pool_bar(self._tick), _numbers(self._tick)]
-        return Group(*parts)
-
-    def _progress(self, now: float) -> Text:
-        whole = self._ends - self._began
-        done = round(20 * (1 - now / whole)) if whole else 20
-        left = f" {show_time(now)} left"
+    def __rich__(self) -> Group:
+        now = max(self._ends - monotonic(), 0)
+        grid, left = Table.grid(padding=(0, 1)), f"{_time(now)} left"
         if self._left:
-            left += f", {show_time(now + self._left)} of all"
-        return Text("━" * done, style="green").append("━" * (20 - done) + left, style="dim")
+            left += f", {_time(now + self._left)} of all"
+        if self._setting is not None:
+            _add_bar(grid, str(self._setting), self._whole, self._whole - now, Text(left))
+        if tick := self._tick:
+            most = tick["size"] + tick["max_overflow"]
+            _add_bar(grid, "pool", most, tick["in_use"], pool_words(tick))
+        return Group(points_table(self.points[-LAST_POINTS:]), Text(), grid)
 
 
-def pool_bar(tick: dict[str, Any]) -> Text:
-    """In use, free, overflow and waiting: `pool [████████░░░░|▓▓··] 12 waiting`."""
-    size: int = tick["size"]
-    most: int = size + tick["max_overflow"]
-    scale: float = min(1.0, POOL_WIDTH / most)
+def _add_bar(grid: Table, name: str, total: float, completed: float, words: Text) -> None:
+    bar = ProgressBar(total=total, completed=completed, width=BAR_WIDTH)
+    grid.add_row(Text(name, style="bold"), bar, words)
 
-    def cells(connections: int) -> int:
-        return round(connections * scale)
 
-    used = min(tick["in_use"], size)
-    over = max(tick["in_use"] - size, 0)
-    bar = Text("pool [")
-    bar.append("█" * cells(used), style="green")
-    bar.append("░" * (cells(size) - cells(used)), style="dim")
-    if tick["max_overflow"]:
-        bar.append("|").append("▓" * cells(over), style="yellow")
-        bar.append("·" * (cells(tick["max_overflow"]) - cells(over)), style="dim")
-    bar.append(f"] {tick['in_use']} of {most} in use")
+def pool_words(tick: dict[str, Any]) -> Text:
+    """The pool and its work at this moment."""
+    words = Text(f"{tick['in_use']} of {tick['size']}+{tick['max_overflow']} in use")
     if tick["waiting"]:
-        bar.append(f", {tick['waiting']} waiting", style="red")
-    return bar
-
-
-def show_time(seconds: float) -> str:
-    """A time that is left, to be read at a glance: `2 min 10 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _numbers(tick: dict[str, Any]) -> Text:
-    words = Text(
-        f"{show_number(tick['throughput_per_second'])}/s · wait "
+        words.append(f", {tick['waiting']} waiting", style="red")
+    words.append(
+        f" · {show_number(tick['throughput_per_second'])}/s · wait "
         f"p50 {show_seconds(tick['wait_p50_seconds'])} "
         f"p99 {show_seconds(tick['wait_p99_seconds'])}"
     )
-    if tick["timeouts"]:
-        words.append(f" · {tick['timeouts']} timeouts", style="red")
-    if tick["failed"]:
-        words.append(f" · {tick['failed']} failed", style="red")
+    for name in ("timeouts", "failed"):
+        if tick[name]:
+            words.append(f" · {tick[name]} {name}", style="red")
     return words
 
 
-def _table(points: Sequence[Point]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+def points_table(points: Sequence[Point]) -> Table:
+    """A line for each point."""
     columns = brief()
+    table = Table(box=None, pad_edge=False, header_style="dim", show_header=bool(points))
     for column in columns:
         table.add_column(column.title, justify="right")
     for point in points:
@@ -168,10 +119,19 @@ def _table(points: Sequence[Point]) -> Table:
     return table
 
 
-def make_view(console: Console) -> LiveView | PlainView:
-    """Live where the console is a terminal that may be redrawn."""
-    return (
-        LiveView(console)
-        if console.is_terminal and not console.is_dumb_terminal
-        else PlainView(console)
-    )
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+@contextmanager
+def open_view(console: Console) -> Iterator[PlainView]:
+    """Live where the console is a terminal that may be redrawn, with all points in the end."""
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield PlainView(console)
+        return
+    view = LiveView(console)
+    with Live(view, console=console, refresh_per_second=4) as live:
+        try:
+            yield view
+        finally:
+            live.update(points_table(view.points))

@@ -140,10 +140,10 @@ def _conduct(campaign: Campaign) -> None:
         from worker.lab.analysis import analyse
         from worker.lab.report import write_report
         from worker.lab.results import save_result
-        from worker.lab.view import make_view
+        from worker.lab.view import open_view
     settings = read_settings()
     try:
-        with make_view(Console(stderr=True)) as view:
+        with open_view(Console(stderr=True)) as view:
             result = asyncio.run(_carried_out(campaign, settings, _Telling(view)))
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None  # the second signal
