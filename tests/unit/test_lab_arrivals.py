@@ -88,7 +88,7 @@ def test_a_ramp_begins_after_the_warm_up_and_ends_at_its_rate(ramp: float) -> No
 class Generator:
     """The generator as a process, and the end of the link that the worker would have."""
 
-    def __init__(self, **orders: Any) -> None:
+    def __init__(self, **load: Any) -> None:
         self.end, theirs = pair()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "worker.lab.generator", str(theirs.fileno())],
@@ -104,7 +104,7 @@ class Generator:
         until_ns = self.begin_ns + 1_000_000_000
         window = {"begin_ns": self.begin_ns, "from_ns": self.begin_ns, "until_ns": until_ns}
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({**window, **orders}).encode() + b"\n")
+        self.process.stdin.write(json.dumps({**window, "load": load, "seed": 1}).encode() + b"\n")
         self.process.stdin.flush()
 
     def _wait_until_it_listens(self) -> None:
@@ -128,11 +128,11 @@ class Generator:
 
 def schedule(rate: float) -> dict[str, Any]:
     return {
+        "kind": "open",
         "arrivals": "constant",
         "rate_per_second": rate,
         "warm_up_seconds": 0,
         "measure_seconds": 1,
-        "seed": 1,
     }
 
 
@@ -149,7 +149,7 @@ def received(end: socket.socket) -> list[tuple[int, int]]:
 
 
 def test_the_generator_sends_each_arrival_at_its_time_and_never_before() -> None:
-    generator = Generator(schedule=schedule(200))
+    generator = Generator(**schedule(200))
     arrivals = received(generator.end)
     told = generator.told()
     assert len(arrivals) == told["intended"] == 199
@@ -162,7 +162,7 @@ def test_the_generator_sends_each_arrival_at_its_time_and_never_before() -> None
 
 
 def test_a_worker_that_stands_still_delays_no_intended_time() -> None:
-    generator = Generator(schedule=schedule(20_000))
+    generator = Generator(**schedule(20_000))
     while time.monotonic_ns() < generator.begin_ns + 600_000_000:
         time.sleep(0.05)  # as a blocked event loop would: nobody reads, the socket is full
     arrivals = received(generator.end)
@@ -178,7 +178,7 @@ def test_a_worker_that_stands_still_delays_no_intended_time() -> None:
 
 
 def test_a_closed_load_has_so_many_requests_out_and_no_more() -> None:
-    generator = Generator(clients=3, think_seconds=0.05)
+    generator = Generator(kind="closed", clients=3, think_seconds=0.05)
     outstanding, most, total = 0, 0, 0
     while piece := generator.end.recv(1 << 16):
         arrived = len(piece) // 8
@@ -194,7 +194,7 @@ def test_a_closed_load_has_so_many_requests_out_and_no_more() -> None:
 
 
 def test_the_generator_ends_when_the_lab_does() -> None:
-    generator = Generator(schedule={**schedule(10), "measure_seconds": 60})
+    generator = Generator(**{**schedule(10), "measure_seconds": 60})
     assert generator.process.stdin is not None
     generator.end.recv(8)
     generator.process.stdin.close()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.support.lab_results import bimodal, exponential, make_about, make_point
-from worker.lab.diagnosis import diagnose
 from worker.lab.durations import durations_from
 from worker.lab.findings import Diagnosis
 from worker.lab.repeats import by_setting
 from worker.lab.results import Host, Point, Process, Server
+from worker.lab.sizing import diagnose
 
 
 def found(points: Sequence[Point]) -> dict[str, Diagnosis]:

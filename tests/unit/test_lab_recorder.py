@@ -64,7 +64,7 @@ def test_intervals_are_whole_ones_even_where_nothing_happened(window: Window) ->
     recorder = WorkRecorder(window, interval_seconds=0.5)
     recorder.ended(window.from_ns)
     intervals = recorder.report(window).intervals
-    assert [interval.completed for interval in intervals] == [0, 0, 1, 0]
+    assert [interval.throughput_per_second for interval in intervals] == [0, 0, 2, 0]
     assert intervals[0].latency_p99_seconds is None
     assert len(recorder.report(window.cut(window.from_ns + SECOND)).intervals) == 2
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from worker.lab.checks import check_point, check_run
 from worker.lab.choice import NoRecommendation
-from worker.lab.diagnosis import diagnose
 from worker.lab.findings import ScalabilityFit
 from worker.lab.model import fit_usl, predict
 from worker.lab.recommend import recommend
 from worker.lab.repeats import Repeats, by_setting
 from worker.lab.results import Point, Result
+from worker.lab.sizing import diagnose
 
 
 def analyse(result: Result) -> Result:

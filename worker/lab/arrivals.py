@@ -7,11 +7,11 @@ counted from there, so a stall shows in all that came meanwhile (no coordinated 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from itertools import count
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,12 @@ class Schedule:
     ramp_to_per_second: float | None = None
     burst_size: int = 1
     burst_every_seconds: float = 1
+
+    @classmethod
+    def of(cls, load: Mapping[str, Any], *, seed: int) -> Schedule:
+        """The schedule of a scenario's load."""
+        named = {each.name: load[each.name] for each in fields(cls) if each.name in load}
+        return cls(**named, seed=seed)
 
     def times(self) -> Iterator[float]:
         """The intended times, in order, until the end."""

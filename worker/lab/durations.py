@@ -43,6 +43,11 @@ class Durations(Model):
     histogram: str | None = None
     """All values, as HdrHistogram V2 (base64, compressed), in microseconds."""
 
+    @property
+    def total(self) -> float:
+        """All of them together, in seconds."""
+        return self.mean * self.count
+
 
 class Recorded(NamedTuple):
     """The values of a histogram in ascending order, and how often each was recorded."""

@@ -79,24 +79,25 @@ class Load:
 
     def __init__(self, orders: dict[str, Any]) -> None:
         self._orders = orders
+        self._load = orders["load"]
         self._until_ns: int = orders["until_ns"]
         self.punctuality = Punctuality(orders["from_ns"], self._until_ns)
 
     async def run(self, sender: Sender) -> None:
         """Send until the window ends."""
         self._sender = sender
-        if "clients" in self._orders:
+        if self._load["kind"] == "closed":
             await sleep_until(self._orders["begin_ns"])
-            self._ask(self._orders["clients"])
+            self._ask(self._load["clients"])
         else:
-            await self._open(Schedule(**self._orders["schedule"]))
+            await self._open(Schedule.of(self._load, seed=self._orders["seed"]))
         # The load ends with the window, not with the last arrival: it is measured until then.
         await sleep_until(self._until_ns)
 
     def answered(self, count: int) -> None:
         """So many pieces of work have ended: the clients of a closed load think, and ask again."""
-        if "clients" in self._orders:
-            think = self._orders["think_seconds"]
+        if self._load["kind"] == "closed":
+            think = self._load["think_seconds"]
             asyncio.get_running_loop().call_later(think, self._ask, count)
 
     def _ask(self, count: int) -> None:

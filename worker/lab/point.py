@@ -1,26 +1,27 @@
-"""One point of the results, put together from what the processes told and what was seen outside."""
+"""Looks at a point from outside, and puts together what was found about it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic_ns
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 
-from worker.lab.durations import Durations, durations_of, new_histogram, record
+from worker.core.tasks import end
+from worker.lab.durations import durations_from_counts
 from worker.lab.link import sleep_until
-from worker.lab.measure import PoolInterval, PoolReport
+from worker.lab.measure import PoolReport
 from worker.lab.observer import CpuMeter, ServerObserver, host_seconds, process_seconds
-from worker.lab.recorder import Window, WorkInterval, WorkReport, jain_index
+from worker.lab.recorder import Window, WorkReport, jain_index
 from worker.lab.results import Host, Load, Point, Process, Sample, Server
 from worker.lab.sandbox import Sandbox, play_restart
 from worker.lab.scenario import Load as LoadPart
-from worker.lab.scenario import Scenario
+from worker.lab.scenario import Restart
 from worker.lab.setting import Setting
 
 LEAD_NS = 200_000_000
@@ -31,12 +32,12 @@ LEAD_NS = 200_000_000
 class Timing:
     """When a point begins, is measured, and ends, on the monotonic clock."""
 
+    load: LoadPart
     begin_ns: int
     from_ns: int
     until_ns: int
     interval_seconds: float
-    arrivals: Literal["poisson", "constant", "burst", "closed"]
-    ended: asyncio.Event
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     ended_ns: int | None = None
 
     @classmethod
@@ -44,24 +45,16 @@ class Timing:
         """Beginning in a moment."""
         begin_ns = monotonic_ns() + LEAD_NS
         from_ns = begin_ns + round(load.warm_up_seconds * 1e9)
-        return cls(
-            begin_ns,
-            from_ns,
-            from_ns + round(load.measure_seconds * 1e9),
-            # Enough intervals to see a trend, whatever the length.
-            interval_seconds=1.0 if load.measure_seconds >= 8 else load.measure_seconds / 8,
-            arrivals="closed" if load.kind == "closed" else load.arrivals,
-            ended=asyncio.Event(),
-        )
+        until_ns = from_ns + round(load.measure_seconds * 1e9)
+        # Enough intervals to see a trend, whatever the length.
+        interval = 1.0 if load.measure_seconds >= 8 else load.measure_seconds / 8
+        return cls(load, begin_ns, from_ns, until_ns, interval)
 
     @property
     def window(self) -> dict[str, Any]:
-        """What subject and generator are told."""
-        return {
-            "from_ns": self.from_ns,
-            "until_ns": self.until_ns,
-            "interval_seconds": self.interval_seconds,
-        }
+        """What both processes are told."""
+        names = ("begin_ns", "from_ns", "until_ns", "interval_seconds")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def seconds(self) -> float:
@@ -71,8 +64,7 @@ class Timing:
     @property
     def measured(self) -> Window:
         """What of the window has passed."""
-        end = monotonic_ns() if self.ended_ns is None else self.ended_ns
-        return Window(self.from_ns, self.until_ns).cut(end)
+        return Window(self.from_ns, self.until_ns).cut(self.ended_ns or monotonic_ns())
 
     def end(self) -> None:
         """The work has ended, in time or before."""
@@ -82,16 +74,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Outside:
-    """What only others than the subject can see."""
+    """What only others than the process under test can see."""
 
     server: Server
-    subject_cores: float | None
+    target_cores: float | None
     generator_cores: float | None
     host: Host
 
 
 @dataclass(frozen=True)
-class Parts:
+class Found:
     """All that was found about a point."""
 
     pool: PoolReport
@@ -103,77 +95,62 @@ class Parts:
 
 async def look_on(
     sandbox: Sandbox,
-    postmaster: int | None,
-    scenario: Scenario,
+    restart: Restart | None,
     timing: Timing,
     *,
-    subject: int,
-    generator: int,
+    processes: tuple[int, int, int | None],
 ) -> Outside:
-    """Look at server and processes during the window; also play the restart, if there is one."""
+    """Look at server and processes during the window; also play the restart, if there is one.
+
+    `processes` are the one under test, the generator, and PostgreSQL's first.
+    """
     observer = ServerObserver(sandbox)
     await sleep_until(timing.from_ns)
     await observer.begin()
-    processes = [
-        CpuMeter(process_seconds(subject)),
+    target, generator, postmaster = processes
+    meters = [
+        CpuMeter(process_seconds(target)),
         CpuMeter(process_seconds(generator)),
         CpuMeter(process_seconds(postmaster, children=True)),
         CpuMeter(process_seconds(os.getpid())),
     ]
-    host = CpuMeter(host_seconds)
-    watching = asyncio.create_task(observer.watch())
-    playing = asyncio.create_task(play_restart(sandbox, scenario.restart))
+    whole = CpuMeter(host_seconds)
+    tasks = [
+        asyncio.create_task(observer.watch()),
+        asyncio.create_task(play_restart(sandbox, restart)),
+    ]
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout((timing.until_ns - monotonic_ns()) / 1e9):
                 await timing.ended.wait()
-        cores = [each.cores() for each in processes]
-        used = host.cores() or 0.0
+        cores, used = [each.cores() for each in meters], whole.cores() or 0.0
     finally:
-        for task in (watching, playing):
-            task.cancel()
-        await asyncio.gather(watching, playing, return_exceptions=True)
+        await end(tasks)
     server = await observer.end()
     others = max(used - sum(each or 0 for each in cores), 0)
-    return Outside(
-        server.model_copy(update={"cpu_cores": cores[2]}),
-        subject_cores=cores[0],
-        generator_cores=cores[1],
-        host=Host(cores=psutil.cpu_count() or 1, cpu_cores=used, others_cpu_cores=others),
-    )
+    host = Host(cores=psutil.cpu_count() or 1, cpu_cores=used, others_cpu_cores=others)
+    return Outside(server.model_copy(update={"cpu_cores": cores[2]}), cores[0], cores[1], host)
 
 
-def assemble(
-    setting: Setting,
-    parts: Parts,
-    timing: Timing,
-    *,
-    started_at: datetime,
-    repeat: int,
-    order: int,
-) -> Point:
+def assemble(setting: Setting, found: Found, timing: Timing, *, started_at: datetime) -> Point:
     """The point."""
-    work, pool, outside = parts.work, parts.pool, parts.outside
-    measured = timing.measured
+    work, pool, outside = found.work, found.pool, found.outside
+    measured, seconds = timing.measured, timing.interval_seconds
     # Where nobody waited there is nothing to be shared out.
     jain = jain_index(work.mean_wait_by_slot) if pool.wait.waited_share else None
+    lateness = found.punctuality["lateness_microseconds"]
+    target, generator = outside.target_cores, outside.generator_cores
     return Point(
         setting=setting,
-        repeat=repeat,
-        order=order,
         started_at=started_at,
         warm_up_seconds=(timing.from_ns - timing.begin_ns) / 1e9,
         measured_seconds=measured.seconds,
         partial=measured.until_ns < timing.until_ns,
         load=Load(
-            intended=parts.punctuality["intended"],
-            late=parts.punctuality["late"],
-            started=work.started,
-            dropped=work.dropped,
-            completed=work.completed,
-            failed=work.failed,
-            lateness_seconds=_lateness(parts.punctuality["lateness_microseconds"]),
-            arrivals=timing.arrivals,
+            **{name: getattr(work, name) for name in ("started", "dropped", "completed", "failed")},
+            **{name: found.punctuality[name] for name in ("intended", "late")},
+            lateness_seconds=durations_from_counts((late / 1e6, count) for late, count in lateness),
+            arrivals="closed" if timing.load.kind == "closed" else timing.load.arrivals,
         ),
         throughput_per_second=work.ended_in_window / measured.seconds,
         latency_seconds=work.latency_seconds,
@@ -182,38 +159,16 @@ def assemble(
         pool=pool.pool,
         errors=work.errors,
         server=outside.server,
-        worker=_process(outside.subject_cores, pool.loop_lag_seconds),
-        generator=_process(outside.generator_cores, None),
+        worker=None
+        if target is None
+        else Process(cpu_cores=target, loop_lag_seconds=pool.loop_lag_seconds),
+        generator=None if generator is None else Process(cpu_cores=generator),
         host=outside.host,
-        sample_seconds=timing.interval_seconds,
+        sample_seconds=seconds,
         samples=tuple(
-            _sample(number, timing.interval_seconds, *pair)
-            for number, pair in enumerate(zip(pool.intervals, work.intervals, strict=False))
+            Sample(at_seconds=number * seconds, **of_pool.model_dump(), **of_work.model_dump())
+            for number, (of_pool, of_work) in enumerate(
+                zip(pool.intervals, work.intervals, strict=False)
+            )
         ),
     )
-
-
-def _sample(number: int, seconds: float, pool: PoolInterval, work: WorkInterval) -> Sample:
-    return Sample(
-        at_seconds=number * seconds,
-        busy=pool.busy,
-        overflow=pool.overflow,
-        waiting=pool.waiting,
-        throughput_per_second=work.completed / seconds,
-        wait_p99_seconds=pool.wait_p99_seconds,
-        latency_p99_seconds=work.latency_p99_seconds,
-        timeouts=pool.timeouts,
-        errors=work.errors,
-        connects=pool.connects,
-    )
-
-
-def _lateness(by_microseconds: list[tuple[int, int]]) -> Durations:
-    histogram = new_histogram()
-    for microseconds, count in by_microseconds:
-        record(histogram, microseconds / 1e6, count)
-    return durations_of(histogram)
-
-
-def _process(cores: float | None, lag: Durations | None) -> Process | None:
-    return None if cores is None else Process(cpu_cores=cores, loop_lag_seconds=lag)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from worker.lab.choice import Choice, choose, keeps_up
 from worker.lab.findings import Limit, Recommendation, ScalabilityFit
 from worker.lab.fleet import fleet_of
-from worker.lab.limits import limit_of
 from worker.lab.repeats import Repeats
 from worker.lab.results import About, Result
+from worker.lab.sizing import limit_of
 from worker.lab.units import show_number, show_seconds, show_share
 
 LEAST_TIMEOUT_SECONDS, MOST_TIMEOUT_SECONDS = 2, 5

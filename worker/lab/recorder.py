@@ -48,7 +48,7 @@ class Window:
 class WorkInterval(Model):
     """The ends of work within one interval."""
 
-    completed: Count = 0
+    throughput_per_second: Amount = 0
     errors: Count = 0
     latency_p99_seconds: Amount | None = None
 
@@ -143,7 +143,7 @@ class WorkRecorder:
         (completed, errors), latencies = self._intervals.get(number, ([0, 0], []))
         ordered = sorted(latencies)
         return WorkInterval(
-            completed=completed,
+            throughput_per_second=completed / (self._interval_ns / 1e9),
             errors=errors,
             latency_p99_seconds=ordered[int(len(ordered) * 0.99)] if ordered else None,
         )

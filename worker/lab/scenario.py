@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from worker.core.errors import Misconfigured
+from worker.lab.setting import Setting
 from worker.lab.steps import Leak, Step
 
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
@@ -183,6 +184,21 @@ class Scenario(Part):
     def connections(self) -> int:
         """The most that the pool may open."""
         return self.pool.pool_size + self.pool.max_overflow
+
+    @property
+    def setting(self) -> Setting:
+        """What is turned."""
+        load = self.load
+        return Setting(
+            pool_size=self.pool.pool_size,
+            max_overflow=self.pool.max_overflow,
+            lanes=self.worker_lanes if self.path == "service" else self.work.lanes,
+            group_size=self.work.group_size,
+            load=load.kind,
+            rate_per_second=load.mean_rate_per_second,
+            clients=load.clients if load.kind == "closed" else None,
+            path=self.path,
+        )
 
     @property
     def server_connections(self) -> int:

@@ -48,7 +48,7 @@ class Client:
         self._answered = answered
         window = Window(orders["from_ns"], orders["until_ns"])
         self._recorder = WorkRecorder(window, orders["interval_seconds"])
-        self._most_outstanding: int = orders["most_outstanding"]
+        self._most_outstanding: int = orders["load"]["most_outstanding"]
         self._waiting: dict[str, int] = {}
         self._numbers = count()
         self._publishing: set[asyncio.Task[None]] = set()

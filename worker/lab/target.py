@@ -53,13 +53,13 @@ class Order(Model):
     @property
     def for_the_generator(self) -> dict[str, Any]:
         """What the generator must know beside when to send."""
-        if self.scenario.path != "service":
-            return {}
-        return {
-            "namespace": self.namespace,
-            "broker": {**self.base.get("broker", {}), "url": self.broker_url},
-            "most_outstanding": self.scenario.load.most_outstanding,
-        }
+        orders = {"load": self.scenario.load.model_dump(), "seed": self.scenario.seed}
+        if self.scenario.path == "service":
+            orders |= {
+                "namespace": self.namespace,
+                "broker": {**self.base.get("broker", {}), "url": self.broker_url},
+            }
+        return orders
 
 
 class Target(Protocol):

@@ -206,4 +206,4 @@ def hold_rows(groups: Iterable[Repeats]) -> list[Row]:
 
 
 def _total(parts: Iterable[Durations | None]) -> float:
-    return sum(part.mean * part.count for part in parts if part)
+    return sum(part.total for part in parts if part)
