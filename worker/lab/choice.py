@@ -18,37 +18,20 @@ class NoRecommendation(Exception):
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The settings that are compared: they differ in the pool, and in the lanes that follow it."""
-
-    settings: Sequence[Repeats]
-    judges_wait: bool
-    """Not under a closed load, whose clients always wait."""
-
-
-@dataclass(frozen=True)
 class Choice:
     """What was chosen, and out of what."""
 
-    comparison: Comparison
     best: Repeats
     """The one that does the most work."""
     chosen: Repeats
     left_out: Sequence[tuple[Repeats, str]]
     """The smaller ones, each with what is wrong with it."""
+    judges_wait: bool
+    """Not under a closed load, whose clients always wait."""
 
 
 def choose(result: Result, groups: Sequence[Repeats], fit: ScalabilityFit | None) -> Choice:
     """Choose; raises `NoRecommendation`."""
-    _refuse_what_cannot_be_trusted(result, fit)
-    comparison = _comparison(groups)
-    best = max(comparison.settings, key=lambda each: each.throughput)
-    chosen, left_out = _smallest(comparison, best, result.about)
-    _refuse_a_wait_that_no_model_explains(chosen)
-    return Choice(comparison, best, chosen, left_out)
-
-
-def _refuse_what_cannot_be_trusted(result: Result, fit: ScalabilityFit | None) -> None:
     for check in result.checks:
         if not check.passed and check.name == "complete":
             raise NoRecommendation(f"The run was {check.words}.")
@@ -57,54 +40,15 @@ def _refuse_what_cannot_be_trusted(result: Result, fit: ScalabilityFit | None) -
             f"The scalability law does not describe the throughput: {fit.words}. Something else "
             "than the pool changed between the sizes; measure again, with more repeats."
         )
-
-
-def _comparison(groups: Sequence[Repeats]) -> Comparison:
-    """Those at the highest rate that any pool keeps up with, or else at the lowest of all; those
-    of a closed load where it is alone."""
-    opened = [each for each in groups if each.setting.load == "open"]
-    rates = sorted({each.setting.rate_per_second or 0.0 for each in opened}, reverse=True)
-    at_rate = [_at_rate(opened, rate) for rate in rates]
-    lowest = at_rate[-1] if at_rate else []
-    found = next((some for some in at_rate if any(map(keeps_up, some))), lowest)
-    compared = _one_group_size(found or groups)
-    if len({each.setting.connections for each in compared}) < 2:
-        raise NoRecommendation(
-            "One pool size alone was measured, so there is nothing to compare. "
-            "`worker lab sweep` measures several."
-        )
-    # Of pools with as many connections the one that keeps more of them open comes first.
-    order = sorted(compared, key=lambda each: (each.setting.connections, -each.setting.pool_size))
-    return Comparison(order, judges_wait=bool(opened))
-
-
-def _at_rate(groups: Sequence[Repeats], rate: float) -> list[Repeats]:
-    return [each for each in groups if each.setting.rate_per_second == rate]
-
-
-def keeps_up(group: Repeats) -> bool:
-    """Whether it does all the work that arrives: what chance has sent, not the rate on paper."""
-    return group.throughput >= KEEPS_UP * group.arrived_per_second
-
-
-def _one_group_size(groups: Sequence[Repeats]) -> list[Repeats]:
-    """Those with the group size and path that do the most; others answer another question."""
-    if not groups:
-        return []
-    best = max(groups, key=lambda each: each.throughput).setting
-    same = (best.path, best.group_size)
-    return [each for each in groups if (each.setting.path, each.setting.group_size) == same]
-
-
-def _smallest(
-    comparison: Comparison, best: Repeats, about: About
-) -> tuple[Repeats, list[tuple[Repeats, str]]]:
-    """The smallest pool that is good enough, and why each smaller one is not."""
+    judges_wait = any(each.setting.load == "open" for each in groups)
+    compared = _compared(groups)
+    best = max(compared, key=lambda each: each.throughput)
     left_out: list[tuple[Repeats, str]] = []
-    for each in comparison.settings:
-        fault = _fault(each, best, about, judges_wait=comparison.judges_wait)
+    for each in compared:
+        fault = _fault(each, best, result.about, judges_wait=judges_wait)
         if fault is None:
-            return each, left_out
+            _refuse_a_wait_that_no_model_explains(each)
+            return Choice(best, each, left_out, judges_wait)
         left_out.append((each, fault))
     told = "; ".join(f"{each.pool}: {fault}" for each, fault in left_out)
     raise NoRecommendation(
@@ -113,10 +57,41 @@ def _smallest(
     )
 
 
+def _compared(groups: Sequence[Repeats]) -> list[Repeats]:
+    """The settings that differ in the pool, and in the lanes that follow it; small ones first.
+
+    They are at the highest rate that any pool keeps up with, or else at the lowest of all; those of
+    a closed load where it is alone. And of the group size and path that do the most: others answer
+    another question.
+    """
+    opened = [each for each in groups if each.setting.load == "open"]
+    found = list(groups)
+    for rate in sorted({each.setting.rate_per_second or 0.0 for each in opened}, reverse=True):
+        found = [each for each in opened if each.setting.rate_per_second == rate]
+        if any(map(keeps_up, found)):
+            break
+    best = max(found, key=lambda each: each.throughput, default=None)
+    same = [each for each in found if best and each.is_alike(best)]
+    if len({each.setting.connections for each in same}) < 2:
+        raise NoRecommendation(
+            "One pool size alone was measured, so there is nothing to compare. "
+            "`worker lab sweep` measures several."
+        )
+    # Of pools with as many connections the one that keeps more of them open comes first.
+    return sorted(same, key=lambda each: (each.setting.connections, -each.setting.pool_size))
+
+
+def keeps_up(group: Repeats) -> bool:
+    """Whether it does all the work that arrives: what chance has sent, not the rate on paper."""
+    return group.throughput >= KEEPS_UP * group.arrived_per_second
+
+
 def _fault(group: Repeats, best: Repeats, about: About, *, judges_wait: bool) -> str | None:
-    if not _does_the_work(group, best):
+    """What is wrong with it: it must do what is offered, or what cannot be told from the best."""
+    offered = group.setting.load == "open" and keeps_up(group)
+    if not offered and not group.throughput_interval.overlaps(best.throughput_interval):
         return "does less work"
-    if group.timeouts or group.dropped:
+    if group.lost:
         return "lost work" if judges_wait else "checkouts timed out"
     allowed = about.objective.wait_p99_seconds * (1 - about.objective.headroom)
     if judges_wait and group.wait.p99 > allowed:
@@ -126,12 +101,6 @@ def _fault(group: Repeats, best: Repeats, about: About, *, judges_wait: bool) ->
     if group.failed_checks:
         return f"failed a check ({group.failed_checks[0].words})"
     return None
-
-
-def _does_the_work(group: Repeats, best: Repeats) -> bool:
-    """Whether its throughput cannot be told from the best, or is all that was offered."""
-    offered = group.setting.load == "open" and keeps_up(group)
-    return offered or group.throughput_interval.overlaps(best.throughput_interval)
 
 
 def _refuse_a_wait_that_no_model_explains(chosen: Repeats) -> None:

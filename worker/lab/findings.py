@@ -1,6 +1,6 @@
 """What the lab concludes from what it measured: checks, models, diagnoses, a recommendation.
 
-Pure values; the reasoning is in `checks.py`, `model.py`, `causes.py`, `sizing.py` and `recommend.py`.
+Pure values; the reasoning is in `checks`, `model`, `causes`, `sizing` and `recommend`.
 """
 
 from __future__ import annotations

@@ -108,6 +108,11 @@ class Repeats:
         """The pool as people write it: `8+4`."""
         return self.setting.pool
 
+    def is_alike(self, other: Repeats) -> bool:
+        """Whether the two differ in their pool and load alone."""
+        left, right = self.setting, other.setting
+        return (left.group_size, left.path) == (right.group_size, right.path)
+
     @property
     def failed_checks(self) -> list[Check]:
         """All checks that failed here."""
