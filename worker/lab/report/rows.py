@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,15 @@ from worker.lab.setting import Setting
 from worker.lab.units import show_number, show_seconds
 
 Row = dict[str, Any]
-PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "max")
+PERCENTILES = {
+    "p50": "p50",
+    "p90": "p90",
+    "p95": "p95",
+    "p99": "p99",
+    "p99.9": "p999",
+    "max": "max",
+}
+"""As they are shown, and the fields of `Durations`."""
 LEAST_SHOWN_SECONDS = 1e-5
 """On a logarithmic axis nothing is 0: what is shorter is shown as this."""
 
@@ -26,30 +34,42 @@ def main_setting(result: Result, groups: Sequence[Repeats]) -> Setting:
     if result.answer is not None:
         return result.answer
     found = [each for each in groups if each.setting.load == "open"] or list(groups)
-    found = [each for each in found if not each.dropped and not each.timeouts] or found
+    found = [each for each in found if not each.lost] or found
     return max(
         found,
         key=lambda each: (each.setting.rate_per_second or 0, -each.setting.max_overflow),
     ).setting
 
 
-def throughput_rows(groups: Iterable[Repeats]) -> list[Row]:
+def _row(group: Repeats, **numbers: Any) -> Row:
+    setting = group.setting
+    return {
+        "connections": setting.connections,
+        "size": setting.pool_size,
+        "pool": setting.pool,
+        "load": setting.load_name,
+        "series": setting.series,
+        **numbers,
+    }
+
+
+def _shown(seconds: float) -> float:
+    return max(seconds, LEAST_SHOWN_SECONDS)
+
+
+def throughput_rows(groups: Iterable[Repeats]) -> Iterator[Row]:
     """Throughput and its interval by number of connections."""
-    return [
-        {
-            "connections": each.setting.connections,
-            "pool": each.setting.pool,
-            "load": each.setting.load_name,
-            "throughput": each.throughput,
-            "low": each.throughput_interval.low,
-            "high": each.throughput_interval.high,
-            "state": "full" if each.is_full else "had room",
-            "shown": f"{show_number(each.throughput)}/s "
-            f"({show_number(each.throughput_interval.low)} to "
-            f"{show_number(each.throughput_interval.high)})",
-        }
-        for each in groups
-    ]
+    for each in groups:
+        low, high = each.throughput_interval.low, each.throughput_interval.high
+        spread = f"{show_number(low)} to {show_number(high)}"
+        yield _row(
+            each,
+            throughput=each.throughput,
+            low=low,
+            high=high,
+            state="full" if each.is_full else "had room",
+            shown=f"{show_number(each.throughput)}/s ({spread})",
+        )
 
 
 def curve_rows(fit: ScalabilityFit, sizes: Sequence[int]) -> list[Row]:
@@ -61,148 +81,99 @@ def curve_rows(fit: ScalabilityFit, sizes: Sequence[int]) -> list[Row]:
     ]
 
 
-def wait_rows(groups: Iterable[Repeats]) -> list[Row]:
+def wait_rows(groups: Iterable[Repeats]) -> Iterator[Row]:
     """The percentiles of the wait by number of connections."""
-    return [
-        {
-            "connections": each.setting.connections,
-            "pool": each.setting.pool,
-            "load": each.setting.load_name,
-            "series": each.setting.series,
-            "percentile": name,
-            "wait": max(value, LEAST_SHOWN_SECONDS),
-            "shown": show_seconds(value),
-        }
-        for each in groups
-        for name, value in zip(PERCENTILES, percentiles(each.wait), strict=True)
-    ]
-
-
-def percentiles(durations: Durations) -> tuple[float, ...]:
-    """In the order of `PERCENTILES`."""
-    found = durations
-    return (found.p50, found.p90, found.p95, found.p99, found.p999, found.max)
-
-
-def heat_rows(groups: Iterable[Repeats]) -> list[Row]:
-    """The p99 of the wait by pool and rate."""
-    return [
-        {
-            "pool": each.setting.pool,
-            "order": each.setting.connections,
-            "rate": each.setting.rate_per_second,
-            "wait": max(each.wait.p99, LEAST_SHOWN_SECONDS),
-            "shown": show_seconds(each.wait.p99),
-            "lost": each.timeouts + each.dropped,
-        }
-        for each in groups
-        if each.setting.rate_per_second is not None and each.setting.group_size == 1
-    ]
-
-
-def time_rows(groups: Iterable[Repeats]) -> list[Row]:
-    """Busy, overflowing and waiting, each second of the first repeat of each setting."""
-    rows = []
     for each in groups:
-        point = each.points[0]
-        for sample in point.samples:
+        for name, field in PERCENTILES.items():
+            value = getattr(each.wait, field)
+            yield _row(each, percentile=name, wait=_shown(value), shown=show_seconds(value))
+
+
+def heat_rows(groups: Iterable[Repeats]) -> Iterator[Row]:
+    """The p99 of the wait by pool and rate."""
+    for each in groups:
+        rate, wait = each.setting.rate_per_second, each.wait.p99
+        if rate is not None and each.setting.group_size == 1:
+            shown = show_seconds(wait)
+            yield _row(each, rate=rate, wait=_shown(wait), shown=shown, lost=each.lost)
+
+
+def time_rows(groups: Iterable[Repeats]) -> Iterator[Row]:
+    """Busy, overflowing and waiting, each second of the first repeat of each setting."""
+    for each in groups:
+        for sample in each.points[0].samples:
             parts = {
                 "in use": sample.busy - sample.overflow,
                 "overflow": sample.overflow,
                 "waiting": sample.waiting,
             }
-            rows += [
-                {
+            for order, (what, number) in enumerate(parts.items()):
+                yield {
                     "setting": str(each.setting),
                     "second": sample.at_seconds,
-                    "until": sample.at_seconds + point.sample_seconds,
+                    "until": sample.at_seconds + each.points[0].sample_seconds,
                     "what": what,
                     "order": order,
                     "number": number,
                 }
-                for order, (what, number) in enumerate(parts.items())
-            ]
-    return rows
 
 
-def spectrum_rows(groups: Iterable[Repeats]) -> list[Row]:
+def spectrum_rows(groups: Iterable[Repeats]) -> Iterator[Row]:
     """Latency from the median on, the rare ones spread out as HdrHistogram's plots do."""
-    rows = []
     for each in groups:
-        latency = each.latency
-        found = recorded_in(latency)
-        if found is None or latency.count == 0:
+        found = recorded_in(each.latency)
+        if found is None or each.latency.count == 0:
             continue
-        for one_in in np.geomspace(2, max(latency.count, 2), 60):
+        for one_in in np.geomspace(2, max(each.latency.count, 2), 60).tolist():
             seconds = found.quantile(1 - 1 / one_in)
-            rows.append(
-                {
-                    "pool": each.setting.pool,
-                    "size": each.setting.pool_size,
-                    "load": each.setting.load_name,
-                    "series": each.setting.series,
-                    "one_in": float(one_in),
-                    "latency": max(seconds, LEAST_SHOWN_SECONDS),
-                    "shown": show_seconds(seconds),
-                    "percentile": f"{100 * (1 - 1 / one_in):.5g} %",
-                }
+            yield _row(
+                each,
+                one_in=one_in,
+                latency=_shown(seconds),
+                shown=show_seconds(seconds),
+                percentile=f"{100 * (1 - 1 / one_in):.5g} %",
             )
-    return rows
 
 
-def prediction_rows(groups: Iterable[Repeats]) -> list[Row]:
+def prediction_rows(groups: Iterable[Repeats]) -> Iterator[Row]:
     """The p99 of the wait: predicted, the range where the two agree, and measured."""
-    return [
-        {
-            "connections": each.setting.connections,
-            "pool": each.setting.pool,
-            "load": each.setting.load_name,
-            "series": each.setting.series,
-            "model": prediction.model,
-            "predicted": max(prediction.p99_predicted_seconds, LEAST_SHOWN_SECONDS),
-            "measured": max(prediction.p99_measured_seconds, LEAST_SHOWN_SECONDS),
-            "low": max(prediction.p99_low_seconds, LEAST_SHOWN_SECONDS),
-            "high": max(prediction.p99_high_seconds, LEAST_SHOWN_SECONDS),
-            "shown": f"{show_seconds(prediction.p99_predicted_seconds)} predicted, "
-            f"{show_seconds(prediction.p99_measured_seconds)} measured",
-        }
-        for each in groups
-        for point in each.points
-        for prediction in point.predictions
-        if prediction.model == "G/G/c"
-    ]
+    for each in groups:
+        for told in (told for point in each.points for told in point.predictions):
+            if told.model == "G/G/c":
+                yield _row(
+                    each,
+                    predicted=_shown(told.p99_predicted_seconds),
+                    measured=_shown(told.p99_measured_seconds),
+                    low=_shown(told.p99_low_seconds),
+                    high=_shown(told.p99_high_seconds),
+                    shown=f"{show_seconds(told.p99_predicted_seconds)} predicted, "
+                    f"{show_seconds(told.p99_measured_seconds)} measured",
+                )
 
 
-def hold_rows(groups: Iterable[Repeats]) -> list[Row]:
-    """Where the mean hold goes, by pool; empty where its split was not measured."""
-    rows = []
+HOLD_PARTS = ("statements", "idle in transaction", "commit", "connect and the rest")
+
+
+def hold_rows(groups: Iterable[Repeats]) -> Iterator[Row]:
+    """Where the mean hold goes, by pool; nothing where its split was not measured."""
     for each in groups:
         holds = [point.hold for point in each.points]
         checkouts = sum(hold.seconds.count for hold in holds)
         if not checkouts or any(hold.query_seconds is None for hold in holds):
             continue
-        total = _total(hold.seconds for hold in holds)
-        parts = {
-            "statements": _total(hold.query_seconds for hold in holds),
-            "idle in transaction": _total(hold.idle_in_transaction_seconds for hold in holds),
-            "commit": _total(hold.commit_seconds for hold in holds)
-            + _total(hold.rollback_seconds for hold in holds),
-        }
-        parts["connect and the rest"] = max(total - sum(parts.values()), 0.0)
-        rows += [
-            {
-                "pool": each.setting.pool,
-                "order": each.setting.connections,
-                "load": each.setting.load_name,
-                "series": each.setting.load_name,
-                "part": part,
-                "place": place,
-                "milliseconds": seconds / checkouts * 1_000,
-                "shown": show_seconds(seconds / checkouts),
-            }
-            for place, (part, seconds) in enumerate(parts.items())
+        parts = [
+            _total(hold.query_seconds for hold in holds),
+            _total(hold.idle_in_transaction_seconds for hold in holds),
+            _total(part for hold in holds for part in (hold.commit_seconds, hold.rollback_seconds)),
         ]
-    return rows
+        parts.append(max(_total(hold.seconds for hold in holds) - sum(parts), 0.0))
+        for place, (part, total) in enumerate(zip(HOLD_PARTS, parts, strict=True)):
+            mean, row = total / checkouts, _row(each, part=part, place=place)
+            yield row | {
+                "series": each.setting.load_name,
+                "milliseconds": mean * 1_000,
+                "shown": show_seconds(mean),
+            }
 
 
 def _total(parts: Iterable[Durations | None]) -> float:
