@@ -133,42 +133,37 @@ def _change(values: Sequence[float]) -> float:
 
 def generator_headroom(point: Point) -> Check:
     """The generator kept its own schedule: it did not become the system under test."""
-    cpu = point.generator.cpu_cores if point.generator else None
-    late = _late(point)
-    passed = late <= LATE_BOUND and not _is_used_up(cpu)
-    used = "" if cpu is None else f", its process used {show_share(cpu)} of a core"
+    cpu, late = _generator_cpu(point), _late(point)
+    passed = late <= LATE_BOUND and cpu <= GENERATOR_CPU_BOUND
+    used = f", its process used {show_share(cpu)} of a core" if point.generator else ""
+    blame = "something held the generator up, the waits are its own"
+    if point.host is not None and was_kept_waiting(point):
+        others, cores = show_number(point.host.others_cpu_cores), point.host.cores
+        blame = f"the machine was busy with others, which used {others} of its {cores} cores"
+    elif cpu > GENERATOR_CPU_BOUND:
+        blame = "the generator could not keep up, the waits are its own"
     return Check(
         name="generator-headroom",
         passed=passed,
         value=late,
         bound=LATE_BOUND,
         words=f"{show_share(late)} of the work was started late{used}"
-        + ("" if passed else f": {_blame(point)}"),
+        + ("" if passed else f": {blame}"),
     )
+
+
+def was_kept_waiting(point: Point) -> bool:
+    """Whether the generator was late because others had the machine's cores."""
+    crowded = point.host is not None and point.host.is_taken_by_others
+    return crowded and _late(point) > LATE_BOUND and _generator_cpu(point) <= GENERATOR_CPU_BOUND
 
 
 def _late(point: Point) -> float:
     return point.load.late / point.load.intended if point.load.intended else 0.0
 
 
-def _is_used_up(cpu: float | None) -> bool:
-    return cpu is not None and cpu > GENERATOR_CPU_BOUND
-
-
-def was_kept_waiting(point: Point) -> bool:
-    """Whether the generator was late because others had the machine's cores."""
-    crowded = point.host is not None and point.host.is_taken_by_others
-    used_up = _is_used_up(point.generator.cpu_cores if point.generator else None)
-    return _late(point) > LATE_BOUND and crowded and not used_up
-
-
-def _blame(point: Point) -> str:
-    if point.host is not None and was_kept_waiting(point):
-        others, cores = show_number(point.host.others_cpu_cores), point.host.cores
-        return f"the machine was busy with others, which used {others} of its {cores} cores"
-    if _is_used_up(point.generator.cpu_cores if point.generator else None):
-        return "the generator could not keep up, the waits are its own"
-    return "something held the generator up, the waits are its own"
+def _generator_cpu(point: Point) -> float:
+    return point.generator.cpu_cores if point.generator else 0.0
 
 
 def complete(result: Result) -> Check:

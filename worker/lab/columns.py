@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import NamedTuple
 
 from worker.lab.repeats import Repeats, mean
-from worker.lab.results import Point, Process
+from worker.lab.results import Point
 from worker.lab.units import show_number, show_seconds, show_share
 
 
@@ -25,9 +26,13 @@ def alone(point: Point) -> Repeats:
     return Repeats(point.setting, (point,))
 
 
-def _mean(part: Callable[[Point], float | None]) -> Callable[[Repeats], str]:
+def _mean(path: str) -> Callable[[Repeats], str]:
+    """The mean of a field over the points that have it."""
+    part, _, field = path.partition(".")
+
     def cell(group: Repeats) -> str:
-        found = [value for point in group.points if (value := part(point)) is not None]
+        values = [getattr(getattr(point, part), field, None) for point in group.points]
+        found = [value for value in values if value is not None]
         return show_number(mean(found)) if found else "–"
 
     return cell
@@ -35,10 +40,6 @@ def _mean(part: Callable[[Point], float | None]) -> Callable[[Repeats], str]:
 
 def _sum(part: Callable[[Point], int]) -> Callable[[Repeats], str]:
     return lambda group: show_number(sum(map(part, group.points)))
-
-
-def _cores(process: Process | None) -> float | None:
-    return process.cpu_cores if process else None
 
 
 def _errors(group: Repeats) -> str:
@@ -87,31 +88,29 @@ COLUMNS = (
 )
 DETAILS = (
     Column("measurement", str),
-    Column("intended", _sum(lambda point: point.load.intended)),
-    Column("started", _sum(lambda point: point.load.started)),
-    Column("late", _sum(lambda point: point.load.late)),
-    Column("dropped", _sum(lambda point: point.load.dropped)),
-    Column("completed", _sum(lambda point: point.load.completed)),
-    Column("failed", _sum(lambda point: point.load.failed)),
-    Column("busy p95", _mean(lambda point: point.pool.busy_p95)),
+    *(
+        Column(name, _sum(attrgetter(f"load.{name}")))
+        for name in ("intended", "started", "late", "dropped", "completed", "failed")
+    ),
+    Column("busy p95", _mean("pool.busy_p95")),
     Column(
         "overflow",
         lambda each: show_share(
             mean(point.pool.overflow_seconds / point.measured_seconds for point in each.points)
         ),
     ),
-    Column("connects/s", _mean(lambda point: point.pool.connects_per_second)),
-    Column("queue mean", _mean(lambda point: point.wait.queue_mean)),
-    Column("max", _mean(lambda point: point.wait.queue_max)),
-    Column("max : median wait", _mean(lambda point: point.wait.max_to_median)),
-    Column("Jain's index", _mean(lambda point: point.wait.jain_index)),
-    Column("commits", _mean(lambda point: point.server.commits)),
-    Column("lock waits", _mean(lambda point: point.server.lock_wait_sessions_mean)),
+    Column("connects/s", _mean("pool.connects_per_second")),
+    Column("queue mean", _mean("wait.queue_mean")),
+    Column("max", _mean("wait.queue_max")),
+    Column("max : median wait", _mean("wait.max_to_median")),
+    Column("Jain's index", _mean("wait.jain_index")),
+    Column("commits", _mean("server.commits")),
+    Column("lock waits", _mean("server.lock_wait_sessions_mean")),
     Column("sessions by state and wait", _sessions),
-    Column("CPU database", _mean(lambda point: point.server.cpu_cores)),
-    Column("worker", _mean(lambda point: _cores(point.worker))),
-    Column("generator", _mean(lambda point: _cores(point.generator))),
-    Column("others", _mean(lambda point: point.host.others_cpu_cores if point.host else None)),
+    Column("CPU database", _mean("server.cpu_cores")),
+    Column("worker", _mean("worker.cpu_cores")),
+    Column("generator", _mean("generator.cpu_cores")),
+    Column("others", _mean("host.others_cpu_cores")),
     Column("loop lag p99", lambda each: show_seconds(each.loop_lag) if each.loop_lag else "–"),
 )
 

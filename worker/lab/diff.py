@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 from scipy import stats
 
@@ -15,6 +15,7 @@ from worker.lab.results import Result
 from worker.lab.setting import Setting
 from worker.lab.units import show_number, show_seconds
 
+Verdict = Literal["better", "worse", "no difference"]
 Metric = Literal["throughput", "wait p99", "latency p99", "hold mean"]
 TELLABLE_SECONDS = 0.001
 """Differences of times below this are noise of the event loop, whatever the intervals say."""
@@ -31,14 +32,9 @@ class Difference(Model):
     """(after - before) / before; `None` where before is 0."""
     interval: Interval
     """Of after - before, in the unit of the metric: per second, or seconds."""
-    verdict: Literal["better", "worse", "no difference"]
+    verdict: Verdict
     """A difference only where the interval of 95 % leaves 0 out."""
     words: str
-
-
-class _Side(NamedTuple):
-    value: float
-    interval: Interval
 
 
 def compare(before: Result, after: Result) -> list[Difference]:
@@ -59,81 +55,80 @@ def compare(before: Result, after: Result) -> list[Difference]:
 
 def _differences(before: Repeats, after: Repeats) -> Iterator[Difference]:
     yield _throughput(before, after)
-    for metric, old, new in (
-        ("wait p99", _wait(before), _wait(after)),
-        ("latency p99", _latency(before), _latency(after)),
-        ("hold mean", _hold(before), _hold(after)),
-    ):
-        yield _time(before.setting, metric, old, new)  # type: ignore[arg-type]
+    for metric, value, interval in TIMES:
+        old, new = interval(before), interval(after)
+        # The widest difference that the two intervals allow: never too narrow.
+        widest = Interval(low=new.low - old.high, high=new.high - old.low)
+        yield _difference(
+            before.setting,
+            metric,
+            (value(before), value(after)),
+            widest,
+            more_is="worse",
+            least=TELLABLE_SECONDS,
+            show=show_seconds,
+        )
+
+
+def _hold_interval(group: Repeats) -> Interval:
+    holds = group.hold
+    error = holds.deviation / max(holds.count, 1) ** 0.5 * float(stats.norm.ppf(0.975))
+    return Interval(low=holds.mean - error, high=holds.mean + error)
+
+
+Time = tuple[Metric, Callable[[Repeats], float], Callable[[Repeats], Interval]]
+TIMES: tuple[Time, ...] = (
+    ("wait p99", lambda each: each.wait.p99, lambda each: each.wait_p99_interval),
+    ("latency p99", lambda each: each.latency.p99, lambda each: each.latency_p99_interval),
+    ("hold mean", lambda each: each.hold.mean, _hold_interval),
+)
 
 
 def _throughput(before: Repeats, after: Repeats) -> Difference:
     """Welch's t interval of the difference of two means (scipy), over the batch means of both."""
-    old, new = _batches(before), _batches(after)
+    old, new = before.batch_means, after.batch_means
     change = after.throughput - before.throughput
     interval = Interval(low=change, high=change)
     if len(old) > 1 and len(new) > 1 and len({*old, *new}) > 1:
         test = stats.ttest_ind(new, old, equal_var=False)
         low, high = test.confidence_interval(CONFIDENCE)
         interval = Interval(low=float(low), high=float(high))
-    verdict: Literal["better", "worse", "no difference"] = "no difference"
-    if interval.low > 0 or interval.high < 0:
-        verdict = "better" if change > 0 else "worse"
-    sides = f"{show_number(before.throughput)}/s, then {show_number(after.throughput)}/s"
-    return Difference(
-        setting=before.setting,
-        metric="throughput",
-        before=before.throughput,
-        after=after.throughput,
-        change=_share(before.throughput, after.throughput),
-        interval=interval,
-        verdict=verdict,
-        words=f"{sides}: {show_number(interval.low)} to {show_number(interval.high)}/s more",
+    values = (before.throughput, after.throughput)
+    return _difference(
+        before.setting,
+        "throughput",
+        values,
+        interval,
+        more_is="better",
+        least=0,
+        show=lambda value: f"{show_number(value)}/s",
     )
 
 
-def _batches(group: Repeats) -> Sequence[float]:
-    seconds = [sample.throughput_per_second for point in group.points for sample in point.samples]
-    return seconds or [point.throughput_per_second for point in group.points]
-
-
-def _wait(group: Repeats) -> _Side:
-    return _Side(group.wait.p99, group.wait_p99_interval)
-
-
-def _latency(group: Repeats) -> _Side:
-    return _Side(group.latency.p99, group.latency_p99_interval)
-
-
-def _hold(group: Repeats) -> _Side:
-    holds = group.hold
-    error = holds.deviation / max(holds.count, 1) ** 0.5 * float(stats.norm.ppf(0.975))
-    return _Side(holds.mean, Interval(low=holds.mean - error, high=holds.mean + error))
-
-
-def _time(setting: Setting, metric: Metric, before: _Side, after: _Side) -> Difference:
-    """The widest difference that the two intervals allow: never too narrow."""
-    interval = Interval(
-        low=after.interval.low - before.interval.high,
-        high=after.interval.high - before.interval.low,
-    )
-    verdict: Literal["better", "worse", "no difference"] = "no difference"
-    if interval.low > TELLABLE_SECONDS:
-        verdict = "worse"
-    elif interval.high < -TELLABLE_SECONDS:
-        verdict = "better"
+def _difference(
+    setting: Setting,
+    metric: Metric,
+    values: tuple[float, float],
+    interval: Interval,
+    *,
+    more_is: Literal["better", "worse"],
+    least: float,
+    show: Callable[[float], str],
+) -> Difference:
+    before, after = values
+    verdict: Verdict = "no difference"
+    if interval.low > least:
+        verdict = more_is
+    elif interval.high < -least:
+        verdict = "worse" if more_is == "better" else "better"
     return Difference(
         setting=setting,
         metric=metric,
-        before=before.value,
-        after=after.value,
-        change=_share(before.value, after.value),
+        before=before,
+        after=after,
+        change=(after - before) / before if before else None,
         interval=interval,
         verdict=verdict,
-        words=f"{show_seconds(before.value)}, then {show_seconds(after.value)}: "
-        f"{show_seconds(interval.low)} to {show_seconds(interval.high)} more",
+        words=f"{show(before)}, then {show(after)}: "
+        f"{show(interval.low)} to {show(interval.high)} more",
     )
-
-
-def _share(before: float, after: float) -> float | None:
-    return (after - before) / before if before else None

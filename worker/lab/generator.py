@@ -20,7 +20,7 @@ from time import monotonic_ns
 from typing import Any, Protocol
 
 from worker.core.errors import WorkerError
-from worker.core.tasks import first_of
+from worker.core.tasks import end, first_of
 from worker.lab.arrivals import Schedule
 from worker.lab.link import Link, packed, sleep_until
 from worker.lab.processes import runner
@@ -144,9 +144,9 @@ class LinkSender:
 
 
 @asynccontextmanager
-async def open_link(end: socket.socket, answered: Answered) -> AsyncIterator[LinkSender]:
+async def open_link(socket_: socket.socket, answered: Answered) -> AsyncIterator[LinkSender]:
     """The way to the process under test."""
-    link = await Link.open(end)
+    link = await Link.open(socket_)
 
     async def read() -> None:
         async for answers in link.pieces():
@@ -156,7 +156,7 @@ async def open_link(end: socket.socket, answered: Answered) -> AsyncIterator[Lin
     try:
         yield LinkSender(link)
     finally:
-        reading.cancel()
+        await end([reading])
         link.writer.close()
 
 
@@ -164,26 +164,26 @@ def main() -> None:
     """Send as ordered, then tell how that went."""
     with suppress(OSError):
         os.nice(-10)  # where it may: the clock must not wait for what it measures
-    end = socket.socket(fileno=int(sys.argv[1]))
+    link = socket.socket(fileno=int(sys.argv[1]))
     line = sys.stdin.readline()
     if not line:
         return  # the lab has ended, or thought better of it
     try:
-        told = runner().run(_generate(json.loads(line), end))
+        told = runner().run(_generate(json.loads(line), link))
     except WorkerError as error:
         told = {"error": str(error), "exit_code": error.exit_code}
     with suppress(BrokenPipeError):  # the lab is gone
         print(json.dumps(told), flush=True)  # noqa: T201
 
 
-async def _generate(orders: dict[str, Any], end: socket.socket) -> dict[str, Any]:
+async def _generate(orders: dict[str, Any], link: socket.socket) -> dict[str, Any]:
     load = Load(orders)
     if "namespace" in orders:
         from worker.lab.service_client import open_client
 
-        opened: AbstractAsyncContextManager[Sender] = open_client(orders, end, load.answered)
+        opened: AbstractAsyncContextManager[Sender] = open_client(orders, link, load.answered)
     else:
-        opened = open_link(end, load.answered)
+        opened = open_link(link, load.answered)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin, stopped.set)
     async with opened as sender:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -20,27 +19,13 @@ from worker.lab.sandbox import Sandbox
 LOOK_SECONDS = 0.1
 
 _ACTIVITY = text(
-    "SELECT state, wait_event_type, wait_event, count(*) FROM pg_stat_activity"
-    " WHERE application_name = :name GROUP BY 1, 2, 3"
+    "SELECT coalesce(state, 'starting'), wait_event_type, wait_event, count(*)"
+    " FROM pg_stat_activity WHERE application_name = :name GROUP BY 1, 2, 3"
 )
 _TOTALS = text(
     "SELECT xact_commit, xact_rollback, deadlocks FROM pg_stat_database WHERE datname = :database"
 )
 _PID = text("SELECT pg_backend_pid()")
-
-
-@dataclass
-class _Seen:
-    total: int = 0
-    most: int = 0
-
-
-@dataclass
-class _Looks:
-    count: int = 0
-    sessions: dict[tuple[str, str | None, str | None], _Seen] = field(
-        default_factory=lambda: defaultdict(_Seen)
-    )
 
 
 class ServerObserver:
@@ -50,23 +35,23 @@ class ServerObserver:
     """
 
     def __init__(self, sandbox: Sandbox) -> None:
-        self._engine, self._room = sandbox.outside, sandbox.room
-        self._database, self._name = sandbox.database, sandbox.name
-        self._looks = _Looks()
-        self._before: tuple[int, int, int] | None = None
+        self._sandbox = sandbox
+        self._looks: list[dict[tuple[str, str | None, str | None], int]] = []
+        self._before: list[int] | None = None
 
     async def begin(self) -> None:
         """Note what the server has counted so far."""
-        async with self._engine.connect() as connection:
-            self._before = await self._totals(connection)
+        self._before = await self._totals()
 
     async def watch(self) -> None:
         """Look until cancelled."""
+        name = {"name": self._sandbox.name}
         while True:
             try:
-                async with self._engine.connect() as connection:
+                async with self._sandbox.outside.connect() as connection:
                     while True:
-                        await self._look(connection)
+                        rows = (await connection.execute(_ACTIVITY, name)).all()
+                        self._looks.append({(row[0], row[1], row[2]): row[3] for row in rows})
                         # No transaction may stay open: its snapshot would keep dead rows alive.
                         await connection.rollback()
                         await asyncio.sleep(LOOK_SECONDS)
@@ -75,54 +60,50 @@ class ServerObserver:
 
     async def end(self) -> Server:
         """What was seen since `begin`."""
-        after = None
-        try:
-            async with self._engine.connect() as connection:
-                after = await self._totals(connection)
-        except (SQLAlchemyError, OSError):
-            pass  # it is away; what was seen before stays true
-        looks = self._looks
-        grown: list[int | None] = [None, None, None]
-        if after is not None and self._before is not None:
-            # Counted anew after a crash of the server: then there is nothing to compare.
-            grown = [
-                now - then if now >= then else None
-                for now, then in zip(after, self._before, strict=True)
-            ]
-        activity = [
-            Activity(
-                state=state,
-                wait_event_type=kind,
-                wait_event=event,
-                sessions_mean=seen.total / looks.count,
-                sessions_max=seen.most,
-            )
-            for (state, kind, event), seen in looks.sessions.items()
-        ]
+        activity = self._activity()
+        locks = [each.sessions_mean for each in activity if each.wait_event_type == "Lock"]
+        commits, rollbacks, deadlocks = await self._grown()
+        room = self._sandbox.room
         return Server(
-            activity=tuple(sorted(activity, key=lambda each: -each.sessions_mean)),
-            lock_wait_sessions_mean=sum(
-                each.sessions_mean for each in activity if each.wait_event_type == "Lock"
-            ),
-            commits=grown[0],
-            rollbacks=grown[1],
-            deadlocks=grown[2],
-            max_connections=self._room.most,
-            reserved_connections=self._room.reserved,
-            other_connections=self._room.others,
+            activity=tuple(activity),
+            lock_wait_sessions_mean=sum(locks),
+            commits=commits,
+            rollbacks=rollbacks,
+            deadlocks=deadlocks,
+            max_connections=room.most,
+            reserved_connections=room.reserved,
+            other_connections=room.others,
         )
 
-    async def _look(self, connection: AsyncConnection) -> None:
-        rows = (await connection.execute(_ACTIVITY, {"name": self._name})).all()
-        self._looks.count += 1
-        for state, kind, event, count in rows:
-            seen = self._looks.sessions[state or "starting", kind, event]
-            seen.total += count
-            seen.most = max(seen.most, count)
+    def _activity(self) -> list[Activity]:
+        found = []
+        for key in {key for look in self._looks for key in look}:
+            numbers = [look.get(key, 0) for look in self._looks]
+            found.append(
+                Activity(
+                    state=key[0],
+                    wait_event_type=key[1],
+                    wait_event=key[2],
+                    sessions_mean=sum(numbers) / len(numbers),
+                    sessions_max=max(numbers),
+                )
+            )
+        return sorted(found, key=lambda each: -each.sessions_mean)
 
-    async def _totals(self, connection: AsyncConnection) -> tuple[int, int, int] | None:
-        row = (await connection.execute(_TOTALS, {"database": self._database})).one_or_none()
-        return None if row is None else (row[0], row[1], row[2])
+    async def _grown(self) -> list[int | None]:
+        """How far the counters have come; `None` if the server is away or counts anew."""
+        after = None
+        with suppress(SQLAlchemyError, OSError):  # what was seen before stays true
+            after = await self._totals()
+        if after is None or self._before is None:
+            return [None, None, None]
+        pairs = zip(after, self._before, strict=True)
+        return [now - then if now >= then else None for now, then in pairs]
+
+    async def _totals(self) -> list[int] | None:
+        async with self._sandbox.outside.connect() as connection:
+            found = await connection.execute(_TOTALS, {"database": self._sandbox.database})
+            return [number for row in found for number in row] or None
 
 
 class CpuMeter:

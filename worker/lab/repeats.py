@@ -36,10 +36,13 @@ class Repeats:
     @cached_property
     def throughput_interval(self) -> Interval:
         """Interval of the mean throughput, by the method of batch means: see `mean_interval`."""
-        seconds = [
-            sample.throughput_per_second for point in self.points for sample in point.samples
-        ]
-        return mean_interval(seconds or [point.throughput_per_second for point in self.points])
+        return mean_interval(self.batch_means)
+
+    @property
+    def batch_means(self) -> list[float]:
+        """The throughput of each interval, or of each repeat where there are none."""
+        samples = [sample for point in self.points for sample in point.samples]
+        return [each.throughput_per_second for each in samples or self.points]
 
     @cached_property
     def wait(self) -> Durations:

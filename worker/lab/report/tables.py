@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from worker.lab.durations import Durations
-from worker.lab.results import Point, Result, Sample
+from worker.lab.durations import Durations, Model
+from worker.lab.results import Point, Result
 
 Cells = dict[str, Any]
 
@@ -23,59 +23,44 @@ def write_tables(result: Result, folder: Path) -> list[Path]:
 
 def point_cells(point: Point) -> Cells:
     """All numbers of a point but its histograms and its samples."""
-    load, wait, pool, server = point.load, point.wait, point.pool, point.server
+    load, wait, hold, pool = point.load, point.wait, point.hold, point.pool
+    lag = point.worker.loop_lag_seconds if point.worker else None
     return {
         **_setting_cells(point),
         "started_at": point.started_at.isoformat(),
         "measured_seconds": point.measured_seconds,
-        "intended": load.intended,
-        "started": load.started,
-        "late": load.late,
-        "dropped": load.dropped,
-        "completed": load.completed,
-        "failed": load.failed,
+        **_named(load, "intended", "started", "late", "dropped", "completed", "failed"),
         "throughput_per_second": point.throughput_per_second,
         **_durations("wait", wait.seconds),
-        "waited_share": wait.waited_share,
-        "timeouts": wait.timeouts,
-        "queue_mean": wait.queue_mean,
-        "queue_max": wait.queue_max,
+        **_named(wait, "waited_share", "timeouts", "queue_mean", "queue_max"),
         "max_to_median_wait": wait.max_to_median,
         "jain_index": wait.jain_index,
-        **_durations("hold", point.hold.seconds),
-        **_durations("query", point.hold.query_seconds),
-        **_durations("idle_in_transaction", point.hold.idle_in_transaction_seconds),
-        **_durations("commit", point.hold.commit_seconds),
+        **_durations("hold", hold.seconds),
+        **_durations("query", hold.query_seconds),
+        **_durations("idle_in_transaction", hold.idle_in_transaction_seconds),
+        **_durations("commit", hold.commit_seconds),
         **_durations("connect", pool.connect_seconds),
-        "connects": pool.connects,
-        "connects_per_second": pool.connects_per_second,
-        "busy_mean": pool.busy_mean,
-        "busy_p95": pool.busy_p95,
-        "busy_max": pool.busy_max,
-        "overflow_seconds": pool.overflow_seconds,
-        "still_out": pool.still_out,
+        **_named(pool, "connects", "connects_per_second", "busy_mean", "busy_p95", "busy_max"),
+        **_named(pool, "overflow_seconds", "still_out"),
         **_durations("latency", point.latency_seconds),
         "errors": " ".join(f"{code}={count}" for code, count in sorted(point.errors.items())),
-        "lock_wait_sessions_mean": server.lock_wait_sessions_mean,
-        "commits": server.commits,
-        "database_cpu_cores": server.cpu_cores,
-        "worker_cpu_cores": point.worker.cpu_cores if point.worker else None,
-        "loop_lag_p99_seconds": point.worker.loop_lag_seconds.p99
-        if point.worker and point.worker.loop_lag_seconds
-        else None,
-        "generator_cpu_cores": point.generator.cpu_cores if point.generator else None,
-        "others_cpu_cores": point.host.others_cpu_cores if point.host else None,
+        **_named(point.server, "lock_wait_sessions_mean", "commits"),
+        "database_cpu_cores": point.server.cpu_cores,
+        "worker_cpu_cores": point.worker and point.worker.cpu_cores,
+        "loop_lag_p99_seconds": lag and lag.p99,
+        "generator_cpu_cores": point.generator and point.generator.cpu_cores,
+        "others_cpu_cores": point.host and point.host.others_cpu_cores,
         "failed_checks": " ".join(check.name for check in point.checks if not check.passed),
     }
 
 
+def _named(part: Model, *names: str) -> Cells:
+    return {name: getattr(part, name) for name in names}
+
+
 def second_cells(point: Point) -> list[Cells]:
     """The samples of a point, each with its setting."""
-    names = tuple(Sample.model_fields)
-    return [
-        {**_setting_cells(point), **{name: getattr(sample, name) for name in names}}
-        for sample in point.samples
-    ]
+    return [{**_setting_cells(point), **sample.model_dump()} for sample in point.samples]
 
 
 def _setting_cells(point: Point) -> Cells:
@@ -89,10 +74,6 @@ def _durations(name: str, found: Durations | None) -> Cells:
 
 def _write(path: Path, lines: Sequence[Cells]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=_names(lines), lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=lines[0] if lines else (), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
-
-
-def _names(lines: Iterable[Cells]) -> list[str]:
-    return list(next(iter(lines), {}))
