@@ -7,11 +7,12 @@ processes from outside, in `observer.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from time import monotonic_ns
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.database.pool.pool import PoolSnapshot, pool_of
@@ -55,13 +56,18 @@ class PoolReport(Model):
     intervals: tuple[PoolInterval, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    at_ns: int
-    busy_seconds: float
-    """Connection-seconds so far."""
-    in_use: int
-    waiting: int
+class _Span:
+    """What was seen of the pool from one look to another: when, and how many connections."""
+
+    def __init__(self, looks: Sequence[tuple[int, float, int, int]]) -> None:
+        at_ns, busy_seconds, self.in_use, self.waiting = np.array(looks).T
+        self.seconds = float(at_ns[-1] - at_ns[0]) / 1e9
+        self.busy = float(busy_seconds[-1] - busy_seconds[0]) / self.seconds
+        self._weights = np.diff(at_ns)
+
+    def mean(self, values: NDArray[np.float64]) -> float:
+        """Each look weighed with the time until the next: a busy loop takes few."""
+        return float(np.average(values[:-1], weights=self._weights))
 
 
 class PoolSampler:
@@ -70,7 +76,8 @@ class PoolSampler:
     def __init__(self, engine: AsyncEngine) -> None:
         self._pool = pool_of(engine)
         self._size = self._pool.snapshot().size
-        self._samples: list[_Sample] = []
+        # When, connection-seconds so far, in use, waiting.
+        self._looks: list[tuple[int, float, int, int]] = []
         # At the begin of each interval, and at the end.
         self._readings: list[tuple[int, PoolMeter]] = []
         self._lag = new_histogram()
@@ -89,10 +96,10 @@ class PoolSampler:
         interval_ns = round(interval_seconds * 1e9)
         await sleep_until(window.from_ns)
         try:
-            while self._look() < window.until_ns:
-                if self._samples[-1].at_ns >= window.from_ns + len(self._readings) * interval_ns:
+            while (now := self._look()) < window.until_ns:
+                if now >= window.from_ns + len(self._readings) * interval_ns:
                     self._read()
-                asked = min(self._samples[-1].at_ns + round(SAMPLE_SECONDS * 1e9), window.until_ns)
+                asked = min(now + round(SAMPLE_SECONDS * 1e9), window.until_ns)
                 await sleep_until(asked)
                 record(self._lag, (monotonic_ns() - asked) / 1e9)
         finally:
@@ -100,38 +107,35 @@ class PoolSampler:
 
     def report(self, *, still_out: int) -> PoolReport:
         """What was found; `still_out` connections had not come back when all work had ended."""
-        if len(self._samples) < 2:
+        if len(self._looks) < 2:
             raise NothingMeasured
-        span = self._readings[-1][1].since(self._readings[0][1])
-        seconds = _seconds(self._samples)
-        in_use = sorted(sample.in_use for sample in self._samples)
+        meter, span = self._readings[-1][1].since(self._readings[0][1]), _Span(self._looks)
         return PoolReport(
             wait=Wait(
-                seconds=durations_from_histogram(span.wait),
-                waited_share=_share_above_zero(span.wait),
-                timeouts=span.timeouts,
-                queue_mean=_over_time(self._samples, lambda sample: sample.waiting),
-                queue_max=max(sample.waiting for sample in self._samples),
-                max_to_median=_max_to_median(span.wait),
+                seconds=durations_from_histogram(meter.wait),
+                waited_share=_share_above_zero(meter.wait),
+                timeouts=meter.timeouts,
+                queue_mean=span.mean(span.waiting),
+                queue_max=int(span.waiting.max()),
+                max_to_median=_max_to_median(meter.wait),
             ),
             hold=Hold(
-                seconds=durations_from_histogram(span.use),
-                query_seconds=durations_from_histogram(span.query),
-                idle_in_transaction_seconds=durations_from_histogram(span.idle_in_transaction),
-                commit_seconds=durations_from_histogram(span.commit),
+                seconds=durations_from_histogram(meter.use),
+                query_seconds=durations_from_histogram(meter.query),
+                idle_in_transaction_seconds=durations_from_histogram(meter.idle_in_transaction),
+                commit_seconds=durations_from_histogram(meter.commit),
             ),
             pool=Pool(
-                busy_mean=_busy(self._samples),
-                busy_p95=in_use[int(len(in_use) * 0.95)],
-                busy_max=in_use[-1],
-                overflow_seconds=seconds
-                * _over_time(self._samples, lambda sample: sample.in_use > self._size),
-                connects=span.created,
-                connects_per_second=span.created / seconds,
-                connect_seconds=durations_from_histogram(span.connect),
-                closed=span.closed,
-                recycled=span.recycled,
-                invalidated=span.invalidated,
+                busy_mean=span.busy,
+                busy_p95=float(np.quantile(span.in_use, 0.95, method="higher")),
+                busy_max=int(span.in_use.max()),
+                overflow_seconds=span.seconds * span.mean(span.in_use > self._size),
+                connects=meter.created,
+                connects_per_second=meter.created / span.seconds,
+                connect_seconds=durations_from_histogram(meter.connect),
+                closed=meter.closed,
+                recycled=meter.recycled,
+                invalidated=meter.invalidated,
                 still_out=still_out,
             ),
             loop_lag_seconds=durations_of(self._lag),
@@ -140,27 +144,25 @@ class PoolSampler:
 
     def _look(self) -> int:
         at_ns, busy, now = monotonic_ns(), self._pool.busy_seconds, self._pool.snapshot()
-        self._samples.append(_Sample(at_ns, busy, now.in_use, now.waiting))
+        self._looks.append((at_ns, busy, now.in_use, now.waiting))
         return at_ns
 
     def _read(self) -> None:
-        self._readings.append((self._samples[-1].at_ns, self._pool.meter.snapshot()))
+        self._readings.append((self._looks[-1][0], self._pool.meter.snapshot()))
 
     def _intervals(self) -> Iterator[PoolInterval]:
         for (low, earlier), (high, later) in pairwise(self._readings):
-            samples = [sample for sample in self._samples if low <= sample.at_ns <= high]
-            if len(samples) > 1:
-                yield self._interval(samples, later.since(earlier))
-
-    def _interval(self, samples: Sequence[_Sample], span: PoolMeter) -> PoolInterval:
-        return PoolInterval(
-            busy=_busy(samples),
-            overflow=_over_time(samples, lambda sample: max(sample.in_use - self._size, 0)),
-            waiting=_over_time(samples, lambda sample: sample.waiting),
-            wait_p99_seconds=span.wait.percentile(99) if span.wait.count else None,
-            timeouts=span.timeouts,
-            connects=span.created,
-        )
+            looks = [look for look in self._looks if low <= look[0] <= high]
+            if len(looks) > 1:
+                meter, span = later.since(earlier), _Span(looks)
+                yield PoolInterval(
+                    busy=span.busy,
+                    overflow=span.mean(np.maximum(span.in_use - self._size, 0)),
+                    waiting=span.mean(span.waiting),
+                    wait_p99_seconds=meter.wait.percentile(99) if meter.wait.count else None,
+                    timeouts=meter.timeouts,
+                    connects=meter.created,
+                )
 
 
 class NothingMeasured(Exception):
@@ -174,20 +176,6 @@ def durations_from_histogram(histogram: Histogram) -> Durations:
         record(copy, seconds, count)
     exact = {"mean": histogram.mean, "max": histogram.max} if histogram.count else {}
     return durations_of(copy).model_copy(update=exact)
-
-
-def _seconds(samples: Sequence[_Sample]) -> float:
-    return (samples[-1].at_ns - samples[0].at_ns) / 1e9
-
-
-def _busy(samples: Sequence[_Sample]) -> float:
-    return (samples[-1].busy_seconds - samples[0].busy_seconds) / _seconds(samples)
-
-
-def _over_time(samples: Sequence[_Sample], value: Callable[[_Sample], float]) -> float:
-    """The mean, each sample weighed with the time until the next: a busy loop takes few."""
-    area = sum(value(here) * (then.at_ns - here.at_ns) for here, then in pairwise(samples))
-    return area / (samples[-1].at_ns - samples[0].at_ns)
 
 
 def _share_above_zero(wait: Histogram) -> float:

@@ -1,4 +1,7 @@
-"""One function a plot: from a result to an Altair chart, or to `None` where it has no data."""
+"""One function a plot: from a result to an Altair chart, or to `None` where it has no data.
+
+What the page says of a plot is the docstring of its function: its title, and how to read it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,13 @@ PERCENTILE_LABEL = "datum.value <= 1 ? '0 %' : format(100 - 100 / datum.value, '
 
 
 def throughput(result: Result, groups: Sequence[Repeats]) -> Any:
-    """Throughput over connections, its intervals, and the fitted curve."""
+    """Work done by pool size.
+
+    Each point is a measured setting with its 95 % interval, the line the scalability law fitted
+    to the pools that were full. Where the line flattens, connections only share what is used up
+    already; where it falls, they cost each other time. A pool that had room shows the load, not
+    its own limit.
+    """
     sizes = [each.setting.connections for each in groups]
     x, title = size_axis(sizes), "completed per second"
     y = alt.Y("throughput:Q", title=title)
@@ -56,7 +65,11 @@ def throughput(result: Result, groups: Sequence[Repeats]) -> Any:
 
 
 def wait(result: Result, groups: Sequence[Repeats]) -> Any:
-    """Percentiles of the wait over connections."""
+    """Wait for a connection by pool size.
+
+    Logarithmic: each line of the grid is ten times the one below. The smallest pool whose p99
+    stays below the dashed objective is big enough.
+    """
     x, title = size_axis([each.setting.connections for each in groups]), "wait for a connection"
     chart, choice = chosen(result, groups, rows.wait_rows(groups))
     lines = chart.mark_line(point={"size": 50, "filled": True}, strokeWidth=2).encode(
@@ -77,7 +90,11 @@ def wait(result: Result, groups: Sequence[Repeats]) -> Any:
 
 
 def heat(_: Result, groups: Sequence[Repeats]) -> Any:
-    """The p99 of the wait, pool by rate; only where there are several rates."""
+    """Wait (p99) by pool size and rate.
+
+    Along a row the pool grows, along a column the load. The border between light and dark is
+    the knee: to its left the queue, not the database, decides how long things take.
+    """
     found = list(rows.heat_rows(groups))
     if len({row["rate"] for row in found}) < 2:
         return None
@@ -106,8 +123,12 @@ def heat(_: Result, groups: Sequence[Repeats]) -> Any:
     return alt.layer(cells, words).properties(width="container", height=alt.Step(38))
 
 
-def over_time(result: Result, groups: Sequence[Repeats]) -> Any:
-    """Connections in use, overflow and checkouts that wait, of one setting at a time."""
+def time(result: Result, groups: Sequence[Repeats]) -> Any:
+    """The pool over time.
+
+    In use and overflow are connections, waiting are checkouts without one. A staircase that
+    never comes down is a leak; a queue that only grows is a load that the pool cannot serve.
+    """
     found = list(rows.time_rows(groups))
     if not found:
         return None
@@ -139,7 +160,12 @@ def over_time(result: Result, groups: Sequence[Repeats]) -> Any:
 
 
 def spectrum(result: Result, groups: Sequence[Repeats]) -> Any:
-    """Latency by percentile, a line for each pool."""
+    """Latency spectrum.
+
+    From the intended start to the end. To the right it gets rare: one in ten, in a hundred, in
+    a thousand. A flat line that jumps is a second kind of work, or something that stops all of
+    it from time to time.
+    """
     found = list(rows.spectrum_rows(groups))
     if not found:
         return None
@@ -161,7 +187,11 @@ def spectrum(result: Result, groups: Sequence[Repeats]) -> Any:
 
 
 def prediction(result: Result, groups: Sequence[Repeats]) -> Any:
-    """Predicted and measured p99 of the wait."""
+    """Wait: predicted and measured.
+
+    The band is what a simulated queue with the measured holds allows (G/G/c). A point above it
+    waits for something that is no queue for connections: a busy event loop, for one.
+    """
     found = list(rows.prediction_rows(groups))
     if not found:
         return None
@@ -183,7 +213,12 @@ def prediction(result: Result, groups: Sequence[Repeats]) -> Any:
 
 
 def hold(result: Result, groups: Sequence[Repeats]) -> Any:
-    """The mean hold, split into what it was spent on."""
+    """Where the time of a hold goes.
+
+    A connection is held from checkout to return. If the bars grow with the pool, connections
+    wait for each other in the database; if `commit` is most of it, put more work into each
+    transaction.
+    """
     found = list(rows.hold_rows(groups))
     if not found:
         return None
@@ -196,3 +231,7 @@ def hold(result: Result, groups: Sequence[Repeats]) -> Any:
         tooltip=[tip("pool"), tip("part"), tip("shown", "mean")],
     )
     return sized(bars, choice)
+
+
+ALL = (throughput, wait, heat, time, spectrum, prediction, hold)
+"""In the order of the page."""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import vl_convert
 
-from worker.lab.repeats import Repeats, by_setting
+from worker.lab.repeats import by_setting
 from worker.lab.report import charts
 from worker.lab.report.style import LIGHT, RED
 from worker.lab.results import Result
 
 PICTURE_WIDTH = 760
 PIXELS_PER_POINT = 2.0
-
-Draw = Callable[[Result, Sequence[Repeats]], Any]
 
 
 @dataclass(frozen=True)
@@ -33,75 +31,17 @@ class Plot:
     """Vega-Lite, as wide as its place."""
 
 
-_PLOTS: tuple[tuple[str, str, str, Draw], ...] = (
-    (
-        "throughput",
-        "Work done by pool size",
-        "Each point is a measured setting with its 95 % interval, the line the scalability law "
-        "fitted to the pools that were full. Where the line flattens, connections only share what "
-        "is used up already; where it falls, they cost each other time. A pool that had room shows "
-        "the load, not its own limit.",
-        charts.throughput,
-    ),
-    (
-        "wait",
-        "Wait for a connection by pool size",
-        "Logarithmic: each line of the grid is ten times the one below. The smallest pool whose "
-        "p99 stays below the dashed objective is big enough.",
-        charts.wait,
-    ),
-    (
-        "heat",
-        "Wait (p99) by pool size and rate",
-        "Along a row the pool grows, along a column the load. The border between light and dark is "
-        "the knee: to its left the queue, not the database, decides how long things take.",
-        charts.heat,
-    ),
-    (
-        "time",
-        "The pool over time",
-        "In use and overflow are connections, waiting are checkouts without one. A staircase that "
-        "never comes down is a leak; a queue that only grows is a load that the pool cannot serve.",
-        charts.over_time,
-    ),
-    (
-        "spectrum",
-        "Latency spectrum",
-        "From the intended start to the end. To the right it gets rare: one in ten, in a hundred, "
-        "in a thousand. A flat line that jumps is a second kind of work, or something that stops "
-        "all of it from time to time.",
-        charts.spectrum,
-    ),
-    (
-        "prediction",
-        "Wait: predicted and measured",
-        "The band is what a simulated queue with the measured holds allows (G/G/c). A point above "
-        "it waits for something that is no queue for connections: a busy event loop, for one.",
-        charts.prediction,
-    ),
-    (
-        "hold",
-        "Where the time of a hold goes",
-        "A connection is held from checkout to return. If the bars grow with the pool, connections "
-        "wait for each other in the database; if `commit` is most of it, put more work into each "
-        "transaction.",
-        charts.hold,
-    ),
-)
-
-
 def all_plots(result: Result) -> list[Plot]:
     """Every plot that the result has data for."""
     groups = by_setting(result.points)
-    drawn = [
-        (name, title, lesson, draw(result, groups) if groups else None)
-        for name, title, lesson, draw in _PLOTS
-    ]
-    return [
-        Plot(name, title, lesson, chart.to_dict())
-        for name, title, lesson, chart in drawn
-        if chart is not None
-    ]
+    plots = []
+    for draw in charts.ALL if groups else ():
+        chart = draw(result, groups)
+        if chart is not None:
+            title, _, lesson = inspect.cleandoc(draw.__doc__ or "").partition(".\n\n")
+            words = lesson.replace("\n", " ")
+            plots.append(Plot(draw.__name__, title, words, chart.to_dict()))
+    return plots
 
 
 def save_plot(plot: Plot, folder: Path, *, warning: str | None = None) -> list[Path]:
