@@ -76,14 +76,9 @@ async def measure(bench: Bench, scenario: Scenario, *, repeat: int, order: int) 
         bench.view.begin(setting, timing.seconds)
         target.send(json.dumps(timing.window))
         generator.send(json.dumps({**timing.window, **orders.for_the_generator}))
-        looking = asyncio.create_task(
-            look_on(
-                bench.sandbox,
-                scenario.restart,
-                timing,
-                processes=(target.pid, generator.pid, bench.postmaster),
-            )
-        )
+        pids = (target.pid, generator.pid, bench.postmaster)
+        look = look_on(bench.sandbox, scenario.restart, timing, processes=pids)
+        looking = asyncio.create_task(look)
         stopping = asyncio.create_task(_dismiss_early(bench.stop, generator))
         try:
             report = await _report(bench.view, target, timing)

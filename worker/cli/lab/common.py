@@ -117,30 +117,23 @@ def conduct(
     `scenarios` are all that may come, where it is not the one alone.
     """
     with lab_packages():
-        from worker.lab.results import Objective
-        from worker.lab.runner import Campaign
-    _conduct(
-        Campaign(
-            kind=kind,
-            scenario=scenario,
-            scenarios=scenarios or [scenario],
-            plan=plan,
-            out=folder(out, kind, scenario.name),
-            objective=objective or Objective(),
-            into_service_database=into_service_database,
-            command=("worker", *sys.argv[1:]),
-        )
-    )
-
-
-def _conduct(campaign: Campaign) -> None:
-    with lab_packages():
         from rich.console import Console
 
         from worker.lab.analysis import analyse
         from worker.lab.report import write_report
-        from worker.lab.results import save_result
+        from worker.lab.results import Objective, save_result
+        from worker.lab.runner import Campaign
         from worker.lab.view import open_view
+    campaign = Campaign(
+        kind=kind,
+        scenario=scenario,
+        scenarios=scenarios or [scenario],
+        plan=plan,
+        out=folder(out, kind, scenario.name),
+        objective=objective or Objective(),
+        into_service_database=into_service_database,
+        command=("worker", *sys.argv[1:]),
+    )
     settings = read_settings()
     try:
         with open_view(Console(stderr=True)) as view:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.lab.common import time_of
 from worker.cli.lab.extra import lab_packages
 from worker.cli.terminal import Misused, emit_json, say
 from worker.core.errors import WorkerError
@@ -89,9 +90,4 @@ def _refuse_nothing(limits: Limits) -> None:
 
 
 def _seconds(option: str, text: str | None) -> float | None:
-    from worker.lab.units import parse_seconds
-
-    try:
-        return None if text is None else parse_seconds(text)
-    except ValueError as error:
-        raise Misused(f"{option} {text}: {error}") from None
+    return None if text is None else time_of(option, text)
