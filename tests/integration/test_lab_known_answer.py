@@ -13,9 +13,10 @@ import pytest
 
 from tests.integration.test_lab_service import Blind
 from worker.lab.analysis import analyse
+from worker.lab.measured import Point
 from worker.lab.plan import repeats
 from worker.lab.queueing import wait_mmc
-from worker.lab.results import Objective, Point, Result
+from worker.lab.results import Objective, Result
 from worker.lab.runner import Campaign, carry_out
 from worker.lab.scenario import Scenario
 from worker.lab.sweep import Matrix, Sweep

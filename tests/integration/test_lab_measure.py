@@ -15,7 +15,7 @@ from tests.support.lab import NoView, bench, measured, one_step, short
 from worker.lab.arrivals import Schedule
 from worker.lab.checks import littles_law
 from worker.lab.director import Bench, measure
-from worker.lab.results import Point
+from worker.lab.measured import Point
 from worker.lab.scenario import Scenario
 from worker.lab.scenario_files import load_scenario
 

@@ -19,9 +19,10 @@ from worker.broker.connection import connect
 from worker.broker.topology import Topology
 from worker.core.errors import Unreachable
 from worker.lab import sandbox
+from worker.lab.measured import Point
 from worker.lab.plan import repeats
 from worker.lab.queues import open_queues
-from worker.lab.results import Point, Result
+from worker.lab.results import Result
 from worker.lab.runner import Campaign, carry_out
 from worker.lab.scenario import BadScenario, Scenario
 from worker.lab.scenario_files import load_scenario

@@ -11,8 +11,8 @@ import asyncpg
 
 from dev.databases import dsn
 from worker.lab.director import Bench, measure
+from worker.lab.measured import Point
 from worker.lab.observer import postmaster_pid
-from worker.lab.results import Point
 from worker.lab.sandbox import Sandbox, open_sandbox
 from worker.lab.scenario import Scenario
 from worker.lab.scenario_files import load_scenario

@@ -17,20 +17,8 @@ from typing import Any
 import numpy as np
 
 from worker.lab.durations import durations_from
-from worker.lab.results import (
-    About,
-    Hold,
-    Load,
-    Machine,
-    Objective,
-    Point,
-    Pool,
-    Process,
-    Result,
-    Sample,
-    Server,
-    Wait,
-)
+from worker.lab.measured import Hold, Load, Point, Pool, Process, Sample, Server, Wait
+from worker.lab.results import About, Machine, Objective, Result
 from worker.lab.setting import Setting
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -8,8 +8,8 @@ from tests.support.lab_results import make_point, make_result
 from worker.lab.analysis import analyse
 from worker.lab.checks import check_point, generator_headroom, littles_law, repeats, steady_state
 from worker.lab.durations import durations_from
+from worker.lab.measured import Host, Point, Process
 from worker.lab.repeats import Repeats, by_setting, mean_interval, quantile_interval
-from worker.lab.results import Host, Point, Process
 
 QUIET = Host(cores=2, cpu_cores=0.7, others_cpu_cores=0.1)
 CROWDED = Host(cores=2, cpu_cores=1.99, others_cpu_cores=1.2)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from tests.support.lab_results import bimodal, exponential, make_about, make_point
 from worker.lab.durations import durations_from
 from worker.lab.findings import Diagnosis
+from worker.lab.measured import Host, Point, Process, Server
 from worker.lab.repeats import by_setting
-from worker.lab.results import Host, Point, Process, Server
 from worker.lab.sizing import diagnose
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.lab_results import exponential, make_point
+from worker.lab.measured import Point
 from worker.lab.plan import Limit, Plan, Trial, find_capacity, repeats
-from worker.lab.results import Objective, Point
+from worker.lab.results import Objective
 from worker.lab.scenario import Scenario
 from worker.lab.scenario_files import load_scenario
 from worker.lab.sweep import Matrix, Sweep

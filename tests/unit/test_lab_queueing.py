@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.lab_results import always, bimodal, make_point
 from worker.lab.durations import durations_from
+from worker.lab.measured import Point
 from worker.lab.model import predict
 from worker.lab.queueing import (
     erlang_c,
@@ -17,7 +18,6 @@ from worker.lab.queueing import (
     values_of,
     wait_mmc,
 )
-from worker.lab.results import Point
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 from tests.support.lab_results import always, exponential, make_about, make_point, make_result
 from worker.lab.analysis import analyse
 from worker.lab.durations import durations_from
+from worker.lab.measured import Point
 from worker.lab.queueing import wait_mmc
-from worker.lab.results import Objective, Point, Result
+from worker.lab.results import Objective, Result
 
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
 

@@ -15,11 +15,12 @@ from tests.support.lab_results import exponential, make_about, make_point, make_
 from worker.cli import exit_code
 from worker.lab.analysis import analyse
 from worker.lab.durations import durations_from
+from worker.lab.measured import Point, Sample
 from worker.lab.report import write_report
 from worker.lab.report.page import render_page
 from worker.lab.report.plots import all_plots
 from worker.lab.report.summary import render_summary
-from worker.lab.results import Point, Result, Sample, save_result
+from worker.lab.results import Result, save_result
 from worker.lab.text import sections
 
 PLOTS = {"throughput", "wait", "heat", "time", "spectrum", "prediction", "hold"}

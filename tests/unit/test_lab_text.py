@@ -12,7 +12,8 @@ from tests.support.lab_results import make_about, make_point, make_result
 from worker.cli.lab.common import _code, _tell, folder, integers
 from worker.cli.terminal import Misused
 from worker.lab.analysis import analyse
-from worker.lab.results import Objective, Point, Result
+from worker.lab.measured import Point
+from worker.lab.results import Objective, Result
 from worker.lab.text import failed_checks, headline, sections
 
 LAW = "littles-law"

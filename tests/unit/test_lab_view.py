@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.support.lab_results import make_point
-from worker.lab.results import Point
+from worker.lab.measured import Point
 from worker.lab.setting import Setting
 from worker.lab.view import LiveView, open_view, pool_words
 

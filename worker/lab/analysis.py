@@ -5,10 +5,11 @@ from __future__ import annotations
 from worker.lab.checks import check_point, check_run
 from worker.lab.choice import NoRecommendation
 from worker.lab.findings import ScalabilityFit
+from worker.lab.measured import Point
 from worker.lab.model import fit_usl, predict
 from worker.lab.recommend import recommend
 from worker.lab.repeats import Repeats, by_setting
-from worker.lab.results import Point, Result
+from worker.lab.results import Result
 from worker.lab.sizing import diagnose
 
 

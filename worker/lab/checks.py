@@ -9,8 +9,9 @@ import numpy as np
 from scipy import stats
 
 from worker.lab.findings import Check
+from worker.lab.measured import Point
 from worker.lab.repeats import Repeats
-from worker.lab.results import Point, Result
+from worker.lab.results import Result
 from worker.lab.units import counted, show_number, show_seconds, show_share
 
 LITTLE_BOUND = 0.05

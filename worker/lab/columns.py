@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import NamedTuple
 
+from worker.lab.measured import Point
 from worker.lab.repeats import Repeats, mean
-from worker.lab.results import Point
 from worker.lab.units import show_number, show_seconds, show_share
 
 

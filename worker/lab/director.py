@@ -18,10 +18,10 @@ from typing import Any, Protocol
 from worker.core.tasks import end
 from worker.lab.link import pair
 from worker.lab.measure import PoolReport
+from worker.lab.measured import Point
 from worker.lab.point import Found, Timing, assemble, look_on
 from worker.lab.processes import Child, LabFailed, child
 from worker.lab.recorder import WorkReport
-from worker.lab.results import Point
 from worker.lab.sandbox import Sandbox
 from worker.lab.scenario import Scenario
 from worker.lab.setting import Setting

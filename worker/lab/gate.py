@@ -8,8 +8,9 @@ from worker.core.errors import Misconfigured
 from worker.lab.checks import check_point, complete, repeats
 from worker.lab.durations import Model
 from worker.lab.findings import Check
+from worker.lab.measured import Point
 from worker.lab.repeats import by_setting
-from worker.lab.results import Point, Result
+from worker.lab.results import Result
 from worker.lab.units import show_number, show_seconds
 
 

@@ -27,8 +27,8 @@ from worker.lab.durations import (
     record,
 )
 from worker.lab.link import sleep_until
+from worker.lab.measured import Hold, Pool, Wait
 from worker.lab.recorder import Window
-from worker.lab.results import Hold, Pool, Wait
 from worker.telemetry.histogram import Histogram
 
 SAMPLE_SECONDS = 0.02

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from worker.lab.findings import Interval, Prediction, ScalabilityFit
+from worker.lab.measured import Point
 from worker.lab.queueing import (
     Values,
     Waits,
@@ -19,7 +20,6 @@ from worker.lab.queueing import (
     wait_mmc,
 )
 from worker.lab.repeats import CONFIDENCE, Repeats
-from worker.lab.results import Point
 from worker.lab.units import show_number, show_share
 
 LEAST_SIZES = 4

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.lab.results import Activity, Server
+from worker.lab.measured import Activity, Server
 from worker.lab.sandbox import Sandbox
 
 LOOK_SECONDS = 0.1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from worker.lab.results import Point
+from worker.lab.measured import Point
 from worker.lab.scenario import Scenario
 
 KEEPS_UP = 0.97

@@ -16,9 +16,9 @@ from worker.core.tasks import end
 from worker.lab.durations import durations_from_counts
 from worker.lab.link import sleep_until
 from worker.lab.measure import PoolReport
+from worker.lab.measured import Host, Load, Point, Process, Sample, Server
 from worker.lab.observer import CpuMeter, ServerObserver, host_seconds, process_seconds
 from worker.lab.recorder import Window, WorkReport, jain_index
-from worker.lab.results import Host, Load, Point, Process, Sample, Server
 from worker.lab.sandbox import Sandbox, play_restart
 from worker.lab.scenario import Load as LoadPart
 from worker.lab.scenario import Restart

@@ -13,7 +13,7 @@ from scipy import stats
 
 from worker.lab.durations import Durations, durations_of, histogram_of, recorded_in
 from worker.lab.findings import Check, Interval
-from worker.lab.results import Point
+from worker.lab.measured import Point
 from worker.lab.setting import Setting
 
 CONFIDENCE = 0.95

@@ -21,10 +21,11 @@ from sqlalchemy.exc import ArgumentError
 from worker import __version__
 from worker.database.capacity import Room
 from worker.lab.director import Bench, PointView, measure
+from worker.lab.measured import Point
 from worker.lab.observer import postmaster_pid
 from worker.lab.plan import Plan
 from worker.lab.queues import open_queues
-from worker.lab.results import About, Machine, Objective, Point, Result, save_result
+from worker.lab.results import About, Machine, Objective, Result, save_result
 from worker.lab.sandbox import Sandbox, open_sandbox
 from worker.lab.scenario import BadScenario, Scenario
 from worker.lab.target import Order

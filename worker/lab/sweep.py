@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
+from worker.lab.measured import Point
 from worker.lab.plan import KEEPS_UP, Plan, Trial
-from worker.lab.results import Objective, Point
+from worker.lab.results import Objective
 from worker.lab.scenario import Scenario
 
 CLIENTS_BY_PATH = {"engine": 3, "service": 30}

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.lab.columns import alone, brief, cells
-from worker.lab.results import Point
+from worker.lab.measured import Point
 from worker.lab.setting import Setting
 from worker.lab.units import show_number, show_seconds
 

@@ -18,8 +18,9 @@ from worker.cli.prepare import read_settings
 from worker.cli.terminal import Misused, Report, coloured, emit, say
 
 if TYPE_CHECKING:
+    from worker.lab.measured import Point
     from worker.lab.plan import Plan
-    from worker.lab.results import Objective, Point, Result
+    from worker.lab.results import Objective, Result
     from worker.lab.runner import Campaign, View
     from worker.lab.scenario import Scenario
     from worker.lab.setting import Setting

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from worker.lab.durations import Durations, Model
-from worker.lab.results import Point, Result
+from worker.lab.measured import Point
+from worker.lab.results import Result
 
 Cells = dict[str, Any]
 
