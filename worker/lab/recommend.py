@@ -130,7 +130,8 @@ def _sentence(choice: Choice, about: About, overflow: int) -> str:
             f"was measured does more of them, and {waits}."
         )
     return words + (
-        f"at {show_number(rate)}/s {waits}, and at this rate no bigger pool does more work."
+        f"at {show_number(rate)}/s it does all the work that arrives, so that no bigger pool does "
+        f"more, and {waits}."
     )
 
 

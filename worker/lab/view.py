@@ -89,6 +89,7 @@ class LiveView(PlainView):
 
 def _add_bar(grid: Table, name: str, total: float, completed: float, words: Text) -> None:
     bar = ProgressBar(total=total, completed=completed, width=BAR_WIDTH)
+    bar.complete_style = bar.finished_style = "green"  # of 16 colours, too, not that of the rest
     grid.add_row(Text(name, style="bold"), bar, words)
 
 
