@@ -105,3 +105,18 @@ def test_a_terminal_is_given_back_whatever_ends_the_run(point: Point) -> None:
         fail()
     assert text.getvalue().endswith("\x1b[?25h")  # the cursor is shown again
     assert " 150/s " in text.getvalue()
+
+
+def test_what_was_asked_for_stands_apart_from_pools_that_were_kept_full(point: Point) -> None:
+    text = StringIO()
+    full = point.model_copy(update={"setting": Setting(pool_size=3, load="closed", clients=9)})
+    console = Console(file=text, force_terminal=True, width=100, color_system=None)
+    with open_view(console) as view:
+        for each in (full, point, full, point):
+            view.point(each, 0)
+    own, probes = text.getvalue().rsplit("done/s", 2)[1:]
+    assert own.count(" 150/s ") == 2
+    assert "kept full" not in own
+    assert own.rstrip().partition("Probes")[1]
+    assert probes.count("kept full") == 2
+    assert "150/s" not in probes

@@ -88,7 +88,7 @@ def _too_small(groups: Sequence[Repeats], about: About) -> Diagnosis | None:
         words=f"With {counted(worst.setting.connections, 'connection')} a checkout waited "
         f"{show_seconds(worst.wait.p99)} (p99){lost}, and all connections were busy while the "
         "database was not",
-        mend="Raise pool_size to the recommended size, or hold connections for less long.",
+        mend="Raise pool_size, or hold connections for less long.",
         pool_sizes=sizes_of(found),
     )
 
@@ -120,7 +120,7 @@ def _too_big(groups: Sequence[Repeats]) -> Diagnosis | None:
     return Diagnosis(
         name="pool-too-big",
         words=words,
-        mend="Lower pool_size to the recommended size: idle connections cost the server memory, "
+        mend="Lower pool_size: idle connections cost the server memory, "
         "busy ones cost each other time, and other processes may need them.",
         pool_sizes=sizes_of(found),
     )

@@ -135,4 +135,13 @@ def open_view(console: Console) -> Iterator[PlainView]:
         try:
             yield view
         finally:
-            live.update(points_table(view.points))
+            live.update(_all_points(view.points))
+
+
+def _all_points(points: Sequence[Point]) -> Group:
+    """What was asked for apart from pools that were kept full beside it, to see what they can."""
+    own = [point for point in points if point.setting.load == "open"]
+    probes = [point for point in points if point.setting.load == "closed"]
+    if not (own and probes):
+        return Group(points_table(points))
+    return Group(points_table(own), Text("Probes", style="bold"), points_table(probes))
