@@ -68,6 +68,13 @@ def named(result: Result) -> dict[str, Diagnosis]:
     return {each.name: each for each in analyse(result).diagnoses}
 
 
+def undisturbed(found: dict[str, Diagnosis]) -> dict[str, Diagnosis]:
+    """What was found, unless others had the cores: then they are blamed, and rightly."""
+    if "busy-machine" in found:
+        pytest.skip(found["busy-machine"].words)
+    return found
+
+
 QUICK = {"kind": "query", "seconds": 0.005}
 
 
@@ -122,7 +129,7 @@ async def test_a_lock(settings: Settings, tmp_path: Path) -> None:
 
 async def test_a_busy_event_loop(settings: Settings, tmp_path: Path) -> None:
     spinning = scenario(QUICK, {"kind": "spin", "seconds": 0.07}, rate=10, pool=4)
-    found = await troubles_of_one_run(spinning, settings, tmp_path)
+    found = undisturbed(await troubles_of_one_run(spinning, settings, tmp_path))
     assert "the event loop woke up" in found["busy-event-loop"].words.lower()
 
 
@@ -133,6 +140,7 @@ async def test_an_overloaded_generator(settings: Settings, tmp_path: Path) -> No
         found = await troubles_of_one_run(scenario(QUICK, rate=100, pool=8), settings, tmp_path)
     finally:
         holding_up.cancel()
+    found = undisturbed(found)
     assert "held the generator up" in found["overloaded-generator"].words
 
 

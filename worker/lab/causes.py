@@ -17,6 +17,8 @@ from worker.lab.units import counted, show_number, show_seconds, show_share
 
 LAG_BOUND_SECONDS = 0.03
 LOOP_CPU_BOUND = 0.95
+LOOP_CPU_OF_ITS_OWN = 0.5
+"""From so much of a core on, a late loop is late by itself, whatever others do."""
 LOCK_SHARE = 0.2
 LEAST_LOCKED_SESSIONS = 0.5
 TAIL_FACTOR = 10
@@ -83,8 +85,9 @@ def _is_taken_by_others(group: Repeats) -> bool:
 
 def loop_is_busy(group: Repeats) -> bool:
     """Whether the process of the pool is what everything waits for."""
-    late = group.loop_lag >= LAG_BOUND_SECONDS and not _is_taken_by_others(group)
-    return late or _worker_cpu(group) >= LOOP_CPU_BOUND
+    cpu, late = _worker_cpu(group), group.loop_lag >= LAG_BOUND_SECONDS
+    by_itself = cpu >= LOOP_CPU_OF_ITS_OWN or not _is_taken_by_others(group)
+    return (late and by_itself) or cpu >= LOOP_CPU_BOUND
 
 
 def machine_is_busy(group: Repeats) -> bool:
