@@ -47,10 +47,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G1",
         changes=(
             change(
-                "processing/lanes.py",
-                "await self._publish(settled)",
-                "self._late = asyncio.ensure_future(self._publish(settled))",
-                depth=12,
+                "broker/publisher/settlement.py",
+                "faults = await self._publisher.publish("
+                "[self._answers.event(*pair) for pair in free])",
+                "import asyncio\n"
+                "events = [self._answers.event(*pair) for pair in free]\n"
+                "faults, self._late = {}, asyncio.ensure_future(self._publisher.publish(events))",
+                depth=8,
             ),
         ),
         witnesses=(INTERLEAVINGS,),
@@ -331,13 +334,50 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G4",
         changes=(
             change(
+                "broker/publisher/settlement.py",
+                "elif not self._held.holds_back(Held(job, outcome, otherwise)):",
+                "else:",
+                depth=12,
+            ),
+        ),
+        witnesses=(
+            "unit/test_settlement.py::test_one_that_is_not_taken_holds_back_its_key_alone",
+            INTERLEAVINGS,
+        ),
+    ),
+    Mutation(
+        name="publish without looking for the culprit",
+        breaks="what ends a channel is published again with all that was in flight, for ever",
+        guarantee="G5",
+        changes=(
+            change(
                 "broker/publisher/publisher.py",
-                "first = min(faults, default=None)",
-                "first = max(faults, default=None)",
+                "suspicious = code_of(tried.end) is not None or attempt >= SUSPICIOUS_LOSSES",
+                "suspicious = False",
                 depth=8,
             ),
         ),
-        witnesses=(INTERLEAVINGS,),
+        witnesses=(
+            "unit/test_publisher.py::test_neighbours_in_other_lanes_are_found_innocent_at_once",
+            "integration/test_answers_that_cannot_leave.py::"
+            "test_no_answer_of_the_broker_stops_others[406-event]",
+        ),
+    ),
+    Mutation(
+        name="a dead letter that nobody has",
+        breaks="a command whose dead letter cannot be published is acknowledged",
+        guarantee="G1",
+        changes=(
+            change(
+                "broker/publisher/held_answers.py",
+                "delivery.source.reject(delivery.tag)",
+                "delivery.source.settle(delivery.tag)",
+                depth=12,
+            ),
+        ),
+        witnesses=(
+            "unit/test_settlement.py::test_a_dead_letter_that_is_not_taken_is_left_to_the_broker",
+        ),
     ),
     Mutation(
         name="swallow a return",
@@ -376,10 +416,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         guarantee="G1",
         changes=(
             change(
-                "broker/publisher/publications.py",
-                "if isinstance(outcome, DeadLetter):",
-                "if False:",
-                depth=12,
+                "broker/publisher/settlement.py",
+                "if not letters:",
+                "if True:",
+                depth=8,
             ),
         ),
         witnesses=(INTERLEAVINGS,),

@@ -87,6 +87,8 @@ def worker_takes(command: Any) -> bool:
 
         def settle(self, tag: int) -> None: ...
 
+        def reject(self, tag: int) -> None: ...
+
     delivery = Delivery(json.dumps(command).encode(), 1, Nowhere())
     return isinstance(Codec(REGISTRY).decode(delivery), Command)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from worker.codec.codec import Codec
 from worker.core.backoff import Backoff
-from worker.core.messages import Answer, Command, Delivery, Done, Envelope, Job
+from worker.core.messages import Answer, Command, Delivery, Done, Envelope, Job, Settled
 from worker.core.registry import load_registry
 
 REGISTRY = load_registry("worker.entities")
@@ -32,6 +32,7 @@ class FakeSource:
 
     closed: bool = False
     settled: list[int] = field(default_factory=list)
+    rejected: list[int] = field(default_factory=list)
     begun: set[int] = field(default_factory=set)
 
     def begin(self, tag: int) -> None:
@@ -45,6 +46,11 @@ class FakeSource:
         self.begun.discard(tag)
         if not self.closed:
             self.settled.append(tag)
+
+    def reject(self, tag: int) -> None:
+        self.begun.discard(tag)
+        if not self.closed:
+            self.rejected.append(tag)
 
 
 def delivery(body: bytes | str | Mapping[str, Any], **properties: Any) -> Delivery:
@@ -86,6 +92,12 @@ def done(job: Job) -> Done:
 async def is_up(_: BaseException) -> bool:
     """What a database that is up says, whatever has failed."""
     return True
+
+
+def settle(settled: Sequence[tuple[Job, Settled]]) -> None:
+    """What whoever answers commands does once that is confirmed."""
+    for job, _ in settled:
+        job.envelope.delivery.source.settle(tag_of(job))
 
 
 async def turns(number: int = 30) -> None:

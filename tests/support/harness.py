@@ -94,6 +94,8 @@ class Nowhere:
 
     def settle(self, tag: int) -> None: ...
 
+    def reject(self, tag: int) -> None: ...
+
 
 class Harness:
     """A publisher, a subscriber and an observer of the tables, for one namespace."""

@@ -21,6 +21,7 @@ class FakeChannel:
     def __init__(self) -> None:
         self.outstanding: list[int] = []
         self.acked: list[int] = []
+        self.rejected: list[int] = []
         self.frames: list[tuple[int, bool]] = []
         self.may_write = asyncio.Event()
         self.may_write.set()
@@ -39,6 +40,11 @@ class FakeChannel:
         await self.may_write.wait()
         self.frames.append((tag, multiple))
         self.acked += self._take(tag, multiple)
+
+    async def basic_reject(self, tag: int, *, requeue: bool, wait: bool = True) -> None:
+        await self.may_write.wait()
+        assert not requeue
+        self.rejected += self._take(tag, multiple=False)
 
 
 def make_window(tags: int, prefetch: int = 1_000) -> tuple[FakeChannel, Window]:
@@ -241,3 +247,40 @@ async def test_whatever_the_order_a_closed_window_sends_nothing_more(
         await window.flush(stragglers=True)
 
     assert sorted(channel.acked) == sorted(order[:closed_after])
+
+
+@pytest.mark.parametrize("rejected", [1, 3, 5])
+async def test_what_is_rejected_is_never_acknowledged_with_others(rejected: int) -> None:
+    channel, window = make_window(5)
+    for tag in range(1, 6):
+        (window.reject if tag == rejected else window.settle)(tag)
+    await window.flush()
+
+    assert channel.rejected == [rejected]
+    assert sorted(channel.acked) == [tag for tag in range(1, 6) if tag != rejected]
+    assert channel.outstanding == []
+
+
+async def test_a_delivery_is_rejected_once_and_not_after_the_end() -> None:
+    channel, window = make_window(3)
+    window.settle(1)
+    window.reject(1)
+    window.reject(2)
+    window.reject(2)
+    window.settle(2)
+    await window.flush()
+    assert (channel.acked, channel.rejected) == ([1], [2])
+
+    window.reject(3)
+    window.close()
+    await window.flush()
+    assert channel.rejected == [2]
+
+
+async def test_what_is_rejected_makes_the_acknowledging_task_go() -> None:
+    channel, window = make_window(2)
+    task = asyncio.create_task(window.acknowledge())
+    window.reject(2)
+    await until(lambda: channel.rejected == [2])
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

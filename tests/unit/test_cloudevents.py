@@ -144,7 +144,7 @@ def published(command: dict[str, Any], outcome: str) -> rabbitmq.RabbitMQMessage
         row = {"id": 42, **ANN, "rating": None, "version": 1, "created_on": NOW}
         answer = CODEC.answer(item.envelope, outcome, row, time=NOW, subject="user/42")
         settled = Done(answer)
-    *_, event = Answers(TOPOLOGY).publications([(Job(item), settled)])
+    event = Answers(TOPOLOGY).event(Job(item), settled)
     own = of(event)
     # The SDK says that headers are text; the worker's others are not its business.
     headers = {name: str(value) for name, value in (own.headers or {}).items()}

@@ -114,8 +114,9 @@ class Bench:
     async def may_consume(self) -> None:
         """At once."""
 
-    async def must_pause(self) -> None:
+    async def must_pause(self) -> str:
         await self.pause.wait()
+        return "the database is away"
 
     async def start(self) -> asyncio.Task[None]:
         task = asyncio.create_task(self.consumer.serve(cast(AbstractConnection, object())))

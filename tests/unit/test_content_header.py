@@ -18,7 +18,7 @@ from tests.support.fakes import ANN, make_codec
 from worker.broker.consumer.ack_window import Window
 from worker.broker.consumer.subscription import read_delivery
 from worker.broker.protocol import properties
-from worker.broker.protocol.content_header import MAX_PROPERTIES_BYTES, properties_in, written_anew
+from worker.broker.protocol.content_header import properties_in, size_of, written_anew
 from worker.broker.protocol.frame_reader import mend_header
 from worker.core.messages import Command, Unusable
 
@@ -203,19 +203,36 @@ def test_what_cannot_be_written_again_costs_only_itself(
     copied.marshal()
 
 
-@given(st.lists(st.integers(0, 120_000), max_size=6))
-def test_of_headers_that_are_too_long_together_the_longest_go(sizes: list[int]) -> None:
+@given(st.lists(st.integers(0, 120_000), max_size=6), st.sampled_from([4_088, 65_528, 131_064]))
+def test_of_headers_that_are_too_long_together_the_longest_go(sizes: list[int], limit: int) -> None:
     theirs = {f"h{number}": "x" * size for number, size in enumerate(sizes)}
     original = Basic.Properties(**{**ALL, "headers": theirs})
-    copied = written_anew(original, {"x-code": "invalid"})
+    copied = written_anew(original, {"x-code": "invalid"}, limit=limit)
 
-    assert len(copied.marshal()) < MAX_PROPERTIES_BYTES
+    assert size_of(copied) <= limit
     assert copied.headers is not None
     left_out = theirs.keys() - copied.headers.keys()
     kept = [len(theirs[name]) for name in copied.headers if name != "x-code"]
     assert all(len(theirs[name]) >= max(kept, default=0) for name in left_out)
-    if sum(sizes) < 90_000:
+    if sum(sizes) < limit - 1_000:
         assert not left_out
+
+
+@given(st.text(max_size=1_000), st.text(min_size=200, max_size=200))
+def test_what_says_why_is_cut_to_what_the_smallest_frame_has_room_for(text: str, id_: str) -> None:
+    longest = "x" * 255
+    names = ["content_type", "content_encoding", "correlation_id", "message_id", "message_type"]
+    original = Basic.Properties(headers={"theirs": "x"})
+    for name in [*names, "reply_to", "app_id"]:
+        setattr(original, name, longest)
+    ours = {"x-code": "event_not_published", "x-detail": text, "x-command-id": id_}
+    copied = written_anew(original, ours, limit=4_088)
+
+    assert size_of(copied) <= 4_088
+    assert copied.headers is not None
+    assert copied.headers["x-command-id"] == id_
+    assert text.startswith(str(copied.headers["x-detail"]))
+    assert all(getattr(copied, name) == longest for name in names)
 
 
 @given(st.binary(max_size=60))

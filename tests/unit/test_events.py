@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from tests.support.fakes import ANN, delivery, make_codec
-from worker.broker.publisher.publications import CLOUDEVENT, Answers
+from worker.broker.publisher.publications import CLOUDEVENT, Answers, reply
 from worker.broker.topology import Topology
 from worker.codec.codec import Codec
 from worker.core.errors import Conflict, IdReused, NotFound, Refusal, VersionMismatch
@@ -34,7 +34,10 @@ def answer_to(asked: Job) -> Answer:
 
 
 def publications(asked: Job, outcome: Settled) -> list[Any]:
-    return list(Answers(TOPOLOGY).publications([(asked, outcome)]))
+    answers = Answers(TOPOLOGY)
+    letters = [answers.dead_letter(asked, outcome)] if isinstance(outcome, DeadLetter) else []
+    event, to = answers.event(asked, outcome), asked.envelope.reply_to
+    return [*letters, event, *([] if to is None else [reply(event, to)])]
 
 
 def test_an_event_has_what_cloudevents_require() -> None:
@@ -107,7 +110,6 @@ def test_an_event_is_published_as_its_type_says() -> None:
     assert event.content_type == CLOUDEVENT
     assert event.correlation_id == "chain"
     assert event.headers == {"commandid": "c1"}
-    assert event.needs_queue
     assert event.copy_of is None
 
 
@@ -121,17 +123,16 @@ def test_a_replayed_event_says_so_in_its_headers_alone() -> None:
     assert event.headers == {"commandid": "c1", "x-replayed": True}
 
 
-def test_the_asker_gets_a_copy_that_nobody_needs_to_take() -> None:
+def test_the_asker_gets_a_copy() -> None:
     asked = job(reply_to="asker", correlation_id="call-1")
-    event, reply = publications(asked, Done(answer_to(asked)))
+    event, copy = publications(asked, Done(answer_to(asked)))
 
-    assert (reply.exchange, reply.routing_key) == ("", "asker")
-    assert reply.body is event.body
-    assert (reply.type, reply.correlation_id) == (event.type, "call-1")
-    assert not reply.needs_queue
+    assert (copy.exchange, copy.routing_key) == ("", "asker")
+    assert copy.body is event.body
+    assert (copy.type, copy.correlation_id) == (event.type, "call-1")
 
 
-def test_a_dead_letter_goes_before_its_event_and_says_why() -> None:
+def test_a_dead_letter_says_why() -> None:
     properties = object()
     asked = job(properties=properties, reply_to="asker")
     answer = answer_to(asked)
@@ -150,12 +151,3 @@ def test_a_dead_letter_goes_before_its_event_and_says_why() -> None:
     assert len(headers["x-detail"]) == 1_000
     first, last = (datetime.fromisoformat(headers[f"x-{name}-time"]) for name in ("first", "last"))
     assert first <= last
-
-
-def test_what_several_commands_owe_goes_out_in_their_order() -> None:
-    jobs = [job(), job(reply_to="asker"), job()]
-    settled: list[tuple[Job, Settled]] = [(asked, Done(answer_to(asked))) for asked in jobs]
-    sent = list(Answers(TOPOLOGY).publications(settled))
-
-    bodies = [outcome.answer.body for _, outcome in settled]
-    assert [each.body for each in sent] == [bodies[0], bodies[1], bodies[1], bodies[2]]

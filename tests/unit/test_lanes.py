@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.support.fakes import NO_WAIT, FakeSource, done, make_job, tag_of, turns, until
+from tests.support.fakes import NO_WAIT, FakeSource, done, make_job, settle, tag_of, turns, until
 from worker.core.messages import Away, Held, Item, Job, Outcome, Retry, Settled
 from worker.core.tasks import Ended
 from worker.processing import lanes as lanes_module
@@ -52,6 +52,7 @@ class Bench:
         self.handed_over += len(settled)
         await self.may_publish.wait()
         self.published.append([tag_of(job) for job, _ in settled])
+        settle(settled)
 
     async def database_is_well(self, reason: str) -> None:
         self.asked_about.append(reason)

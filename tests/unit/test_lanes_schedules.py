@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.fakes import NO_WAIT, FakeSource, done, make_job, tag_of
+from tests.support.fakes import NO_WAIT, FakeSource, done, make_job, settle, tag_of
 from worker.core.messages import Away, Held, Job, Outcome, Retry, Settled
 from worker.processing import lanes as lanes_module
 from worker.processing.lanes import Lanes
@@ -73,6 +73,7 @@ class World:
     async def publish(self, settled: Sequence[tuple[Job, Settled]]) -> None:
         await self.pause()
         self.published += [job for job, _ in settled]
+        settle(settled)
 
     async def database_is_well(self, reason: str) -> None:
         await self.pause()

@@ -45,7 +45,7 @@ class Bursts(BurstChannel):
         super().__init__(cast(Channel, self.fake))
 
     def sent(self, *publications: Publication) -> Burst:
-        start = self._last_tag
+        start = self.last_tag
         return self.send(
             publications, [f"id-{start + number}" for number in range(len(publications))]
         )

@@ -15,7 +15,13 @@ from aio_pika.abc import AbstractConnection
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import (
     ChannelAccessRefused,
+    ChannelClosed,
     ChannelInvalidStateError,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    ConnectionClosed,
+    ConnectionFrameError,
+    ConnectionInternalError,
     DeliveryError,
     PublishError,
 )
@@ -23,9 +29,13 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from tests.support.fakes import NO_WAIT, turns, until
+from worker.broker.errors import code_of
+from worker.broker.publisher import isolation as isolation_module
+from worker.broker.publisher import outlet as outlet_module
 from worker.broker.publisher import publisher as publisher_module
-from worker.broker.publisher.publisher import Publisher
+from worker.broker.publisher.publisher import SUSPICIOUS_LOSSES, Faults, Publisher
 from worker.broker.topology import Topology
+from worker.core.errors import Unreachable
 from worker.core.messages import Publication
 from worker.settings.settings import BrokerSettings
 from worker.telemetry.readiness import Part
@@ -71,31 +81,50 @@ def returned() -> PublishError:
     return PublishError(message, frame)
 
 
+def end(channel: FakeChannel, reason: BaseException | None = None) -> Reaction:
+    async def react(_: Sent) -> None:
+        channel.die(reason)
+        raise ChannelInvalidStateError("closed")
+
+    return react
+
+
 async def never(_: Sent) -> None:
     await asyncio.Event().wait()
 
 
 class FakeChannel:
-    """Notes what is published, and reacts to the n-th publish as it is told."""
+    """Notes what is published, and reacts to the n-th publish as it is told.
+
+    Whether it answers when it is asked, by a message for no queue, is `answers`.
+    """
+
+    max_content_size = FRAME_MAX - 8
 
     def __init__(self, reactions: dict[int, Reaction] | None = None) -> None:
         self.sent: list[Sent] = []
         self.reactions = reactions or {}
         self.otherwise: Reaction = confirm
         self.is_closed = False
+        self.answers = True
         self.refusal: ChannelAccessRefused | None = None
+        self.ending: BaseException | None = None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def basic_publish(self, body: bytes, **options: Any) -> None:
         if self.is_closed:
             raise ChannelInvalidStateError("closed")
+        if not options.get("mandatory"):
+            async with asyncio.timeout(options.get("timeout")):
+                await (confirm if self.answers else never)(cast(Any, None))
+            return
         sent = Sent({"body": body, **options})
         self.sent.append(sent)
         async with asyncio.timeout(options.get("timeout")):
             await self.reactions.get(len(self.sent), self.otherwise)(sent)
 
-    def die(self) -> None:
-        self.is_closed = True
+    def die(self, reason: BaseException | None = None) -> None:
+        self.is_closed, self.ending = True, reason
         if not self.ended.done():
             self.ended.set_result("it died")
 
@@ -147,9 +176,9 @@ class Bench:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def publish(self, *publications: Publication) -> None:
+    async def publish(self, *publications: Publication) -> Faults:
         async with self.serving():
-            await self.publisher.publish(publications)
+            return await self.publisher.publish(publications)
 
 
 async def closed(_: object, channel: FakeChannel) -> str:
@@ -166,10 +195,17 @@ def fake_broker(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(publisher_module, "RECONNECT", NO_WAIT)
     monkeypatch.setattr(publisher_module, "BLOCKED_CHECK_SECONDS", 0.001)
-    monkeypatch.setattr(publisher_module, "open_channel", open_channel)
+    monkeypatch.setattr(outlet_module, "open_channel", open_channel)
+    monkeypatch.setattr(outlet_module, "ending_of", lambda channel: channel.ending)
+    monkeypatch.setattr(isolation_module, "connect", connect)
     monkeypatch.setattr(publisher_module, "is_blocked", is_blocked)
     monkeypatch.setattr(publisher_module, "closed", closed)
     monkeypatch.setattr(publisher_module, "refusal_of", lambda channel: channel.refusal)
+
+
+@asynccontextmanager
+async def connect(*_: object) -> AsyncIterator[object]:
+    yield object()
 
 
 current: list[Bench] = []
@@ -182,10 +218,6 @@ def make_bench(*channels: FakeChannel, **options: Any) -> Bench:
 
 def event(body: str, **fields: Any) -> Publication:
     return Publication("worker.events", "user.created", body.encode(), **fields)
-
-
-def reply(body: str, to: str = "asker") -> Publication:
-    return Publication("", to, body.encode(), needs_queue=False)
 
 
 def letter(body: str, original: Basic.Properties, **headers: Any) -> Publication:
@@ -206,13 +238,6 @@ async def test_where_a_right_lacks_only_a_confirm_makes_it_ready_again() -> None
     refused, broken, granted = FakeChannel(), FakeChannel(), FakeChannel()
     refused.refusal = ChannelAccessRefused("write access refused")
     grant = asyncio.Event()
-
-    def end(channel: FakeChannel) -> Reaction:
-        async def react(_: Sent) -> None:
-            channel.die()
-            raise ChannelInvalidStateError("closed")
-
-        return react
 
     async def confirm_later(_: Sent) -> None:
         await grant.wait()
@@ -264,64 +289,62 @@ async def test_publishing_waits_for_a_connection() -> None:
 
 
 async def test_each_attempt_has_an_identity_of_its_own() -> None:
-    bench = make_bench(FakeChannel({1: fail(nacked())}))
+    first = FakeChannel()
+    first.otherwise = end(first)
+    bench = make_bench(first)
     await bench.publish(*(event("same") for _ in range(5)))
 
     ids = [sent.properties.message_id for sent in bench.sent]
-    assert len(ids) == len(set(ids)) == 10
+    assert len(ids) == len(set(ids)) > 5
 
 
-async def test_everything_from_the_first_unconfirmed_on_is_published_again() -> None:
-    channel = FakeChannel({3: fail(nacked())})
-    bench = make_bench(channel)
-    await bench.publish(*(event(body) for body in "abcde"))
+async def test_what_the_broker_refuses_is_told_and_the_others_are_not_sent_again() -> None:
+    channel = FakeChannel({2: fail(nacked()), 4: fail(returned())})
+    faults = await make_bench(channel).publish(*(event(body) for body in "abcde"))
 
-    assert "".join(channel.bodies) == "abcde" + "cde"
-
-
-async def test_a_refusal_by_the_broker_is_told_until_it_is_over() -> None:
-    gate = asyncio.Event()
-
-    async def refuse(_: Sent) -> None:
-        gate.set()
-        raise nacked()
-
-    bench = make_bench()
-    async with bench.serving():
-        await until(lambda: bench.opened)
-        bench.opened[0].otherwise = refuse
-        task = asyncio.create_task(bench.publisher.publish([event("a")]))
-        await gate.wait()
-        await until(lambda: not bench.part.ready)
-        assert "refuses messages" in str(bench.part.reason)
-        assert not task.done()
-        bench.opened[0].otherwise = confirm
-        await task
-        assert bench.part.ready
+    assert "".join(channel.bodies) == "abcde"
+    assert faults.keys() == {1, 3}
+    assert isinstance(faults[1], DeliveryError)
+    assert isinstance(faults[3], PublishError)
 
 
-async def test_a_returned_event_renews_the_connection_and_is_published_again() -> None:
-    first, second = FakeChannel(), FakeChannel()
-    first.otherwise = fail(returned())
-    bench = make_bench(first, second)
-    await bench.publish(event("a"))
-
-    assert "a" in first.bodies
-    assert second.bodies == ["a"]
+async def all_but_b(sent: Sent) -> None:
+    if sent.body == b"b":
+        await never(sent)
 
 
-async def test_a_confirm_that_never_comes_renews_the_connection() -> None:
-    async def all_but_b(sent: Sent) -> None:
-        if sent.body == b"b":
-            await never(sent)
+async def test_a_message_about_which_alone_the_broker_is_silent_is_at_fault() -> None:
+    channel = FakeChannel()
+    channel.otherwise = all_but_b
+    channel.answers = False  # it has answered for a later one: that says enough
+    bench = make_bench(channel, confirm_timeout_seconds=0.1)
+    faults = await bench.publish(*(event(body) for body in "abc"))
 
+    assert "".join(channel.bodies) == "abc"
+    assert faults.keys() == {1}
+    assert isinstance(faults[1], TimeoutError)
+
+
+async def test_of_a_message_that_nothing_follows_the_broker_is_asked_whether_it_is_well() -> None:
+    channel = FakeChannel()
+    channel.otherwise = all_but_b
+    bench = make_bench(channel, confirm_timeout_seconds=0.1)
+    faults = await bench.publish(*(event(body) for body in "ab"))
+
+    assert faults.keys() == {1}
+    assert len(bench.opened) == 1
+
+
+async def test_a_broker_that_is_silent_to_all_has_the_connection_renewed() -> None:
     first, second = FakeChannel(), FakeChannel()
     first.otherwise = all_but_b
+    first.answers = False
     bench = make_bench(first, second, confirm_timeout_seconds=0.1)
-    await bench.publish(*(event(body) for body in "abc"))
+    faults = await bench.publish(*(event(body) for body in "ab"))
 
-    assert "".join(first.bodies).startswith("abc")
-    assert "".join(second.bodies) == "bc"
+    assert not faults
+    assert "".join(first.bodies) == "ab"
+    assert "".join(second.bodies) == "b"
 
 
 async def test_a_broker_that_may_only_be_slow_is_given_more_and_more_time() -> None:
@@ -341,6 +364,7 @@ async def test_a_broker_that_may_only_be_slow_is_given_more_and_more_time() -> N
     silent, slow = [FakeChannel() for _ in range(3)], FakeChannel()
     for channel in silent:
         channel.otherwise = never_on(channel)
+        channel.answers = False
     slow.otherwise = take_a_while
     bench = make_bench(*silent, slow, confirm_timeout_seconds=0.2)
     await bench.publish(event("a"))
@@ -349,7 +373,9 @@ async def test_a_broker_that_may_only_be_slow_is_given_more_and_more_time() -> N
     assert first >= 0.02
     assert second >= 0.04
     assert slow.bodies == ["a"]
-    assert bench.publisher._patience >= 4 * 0.03, "the next burst of that size needs as long"
+    assert bench.publisher._patience.seconds >= 4 * 0.03, (
+        "the next burst of that size needs as long"
+    )
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, ChannelInvalidStateError])
@@ -374,18 +400,6 @@ async def test_publishing_can_be_cancelled() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-
-
-@pytest.mark.parametrize("refused", [returned, nacked], ids=["gone", "full"])
-async def test_an_asker_that_takes_no_answer_holds_up_nobody(
-    refused: Callable[[], Exception],
-) -> None:
-    channel = FakeChannel({2: fail(refused())})
-    bench = make_bench(channel)
-    await bench.publish(event("a"), reply("a"), event("b"))
-
-    assert channel.bodies == ["a", "a", "b"]
-    assert len(bench.opened) == 1
 
 
 async def test_a_correlation_id_too_long_for_amqp_is_left_to_the_event() -> None:
@@ -464,7 +478,9 @@ async def test_properties_that_cannot_be_written_again_are_dropped(headers: Any)
 
 async def test_headers_that_leave_no_room_take_no_other_property_along() -> None:
     bench = make_bench()
-    original = Basic.Properties(headers={"long": "x" * 100_000}, correlation_id="c", message_id="m")
+    original = Basic.Properties(
+        headers={"long": "x" * FRAME_MAX}, correlation_id="c", message_id="m"
+    )
     await bench.publish(letter("a", original, **{"x-code": "invalid"}))
     (sent,) = bench.sent
 
@@ -512,31 +528,6 @@ async def test_dead_letters_with_one_message_id_are_never_in_flight_together() -
     assert sorted(channel.bodies) == ["a", "b", "c", "d"]
 
 
-async def test_dead_letters_without_message_id_do_not_wait_for_each_other() -> None:
-    gate = asyncio.Event()
-
-    async def wait(_: Sent) -> None:
-        await gate.wait()
-
-    channel = FakeChannel()
-    channel.otherwise = wait
-    bench = make_bench(channel)
-    nameless = Basic.Properties()
-    async with bench.serving():
-        task = asyncio.create_task(
-            bench.publisher.publish(
-                [letter("a", nameless), event("A"), letter("b", nameless), event("B")]
-            )
-        )
-        await until(lambda: channel.sent)
-        await turns()
-        # Each dead letter is in place before the event that tells of it is on its way.
-        assert channel.bodies == ["a", "b"]
-        gate.set()
-        await task
-        assert channel.bodies == ["a", "b", "A", "B"]
-
-
 async def test_a_broker_with_an_alarm_is_not_sent_the_same_again_and_again() -> None:
     channel = FakeChannel()
     channel.otherwise = never
@@ -561,3 +552,160 @@ async def test_the_end_of_an_alarm_is_told() -> None:
         await until(lambda: bench.opened and "alarm" in str(bench.part.reason))
         bench.blocked = False
         await until(lambda: bench.part.ready)
+
+
+def kill_on(bad: bytes, reason: BaseException | None) -> Callable[[FakeChannel], Reaction]:
+    """How channels react that end at one message; what follows it is lost with them."""
+
+    def on(channel: FakeChannel) -> Reaction:
+        async def react(sent: Sent) -> None:
+            if sent.body == bad or channel.is_closed:
+                channel.die(reason)
+                raise ChannelInvalidStateError("closed")
+
+        return react
+
+    return on
+
+
+class Mortal(Bench):
+    """Each of its channels ends as it is told."""
+
+    def __init__(self, on: Callable[[FakeChannel], Reaction], **options: Any) -> None:
+        super().__init__(**options)
+        self.on = on
+
+    async def open_channel(self, connection: object) -> FakeChannel:
+        channel = await super().open_channel(connection)
+        channel.otherwise = self.on(channel)
+        return channel
+
+    @property
+    def confirmed(self) -> list[bytes]:
+        return [sent.body for sent in self.sent]
+
+
+ENDS = [
+    ChannelPreconditionFailed("message size 17"),
+    ChannelNotFoundEntity("no exchange"),
+    ChannelClosed(311, "CONTENT_TOO_LARGE"),
+    ConnectionInternalError("INTERNAL_ERROR"),
+    ConnectionFrameError("FRAME_ERROR"),
+    None,  # without a word
+]
+
+
+@pytest.mark.parametrize("reason", ENDS)
+@pytest.mark.parametrize("place", [0, 3, 9])
+async def test_the_message_that_ends_channels_is_found_and_the_others_leave(
+    place: int, reason: BaseException | None
+) -> None:
+    bodies = [f"{number}" for number in range(10)]
+    bench = Mortal(kill_on(bodies[place].encode(), reason))
+    current.append(bench)
+    faults = await bench.publish(*map(event, bodies))
+
+    assert faults.keys() == {place}
+    assert code_of(faults[place]) == code_of(reason)
+    # By halves, and not one by one.
+    assert len(bench.opened) <= 2 + 2 * len(bodies).bit_length() + SUSPICIOUS_LOSSES
+
+
+async def test_neighbours_in_other_lanes_are_found_innocent_at_once() -> None:
+    bench = Mortal(kill_on(b"bad", ENDS[0]))
+    current.append(bench)
+    async with bench.serving():
+        faults = await asyncio.gather(
+            bench.publisher.publish([event("a"), event("b")]),
+            bench.publisher.publish([event("c"), event("bad"), event("d")]),
+            bench.publisher.publish([event("e")]),
+        )
+
+    assert [sorted(each) for each in faults] == [[], [1], []]
+    assert bench.part.ready
+
+
+async def test_what_ends_channels_whatever_is_sent_is_not_looked_for_in_each_message() -> None:
+    bench = Mortal(lambda channel: end(channel, ChannelAccessRefused("access to exchange")))
+    current.append(bench)
+    faults = await bench.publish(*(event(f"{number}") for number in range(100)))
+
+    assert faults.keys() == set(range(100))
+    assert len(bench.opened) < 20
+
+
+async def test_an_operator_who_ends_connections_makes_no_message_suspect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(isolation_module, "connect")  # nothing is tried apart
+    bench = make_bench(*(FakeChannel() for _ in range(5)))
+    for channel in bench.channels[:4]:
+        channel.otherwise = end(channel, ConnectionClosed(320, "CONNECTION_FORCED"))
+
+    assert await bench.publish(event("a"), event("b")) == {}
+    assert bench.opened[-1].bodies == ["a", "b"]
+    assert len(bench.opened) == 5
+
+
+async def test_an_outage_in_the_middle_of_a_search_is_waited_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Mortal(kill_on(b"3", ENDS[0]))
+    current.append(bench)
+    calls = 0
+
+    @asynccontextmanager
+    async def connect_now_and_then(*_: object) -> AsyncIterator[object]:
+        nonlocal calls
+        calls += 1
+        if calls % 3 == 0:
+            raise Unreachable("down")
+        yield object()
+
+    monkeypatch.setattr(isolation_module, "connect", connect_now_and_then)
+    faults = await bench.publish(*(event(f"{number}") for number in range(6)))
+
+    assert faults.keys() == {3}
+    assert calls >= 3, "there was no outage"
+
+
+async def test_the_outage_lasts_until_what_waited_has_left() -> None:
+    first = FakeChannel()
+    first.otherwise = end(first)
+    bench = make_bench(first)
+    gate = asyncio.Event()
+    bench.channels.append(second := FakeChannel())
+
+    async def confirm_later(_: Sent) -> None:
+        await gate.wait()
+
+    second.otherwise = confirm_later
+    async with bench.serving():
+        await bench.publisher.outage.over()
+        task = asyncio.create_task(bench.publisher.publish([event("a")]))
+        await until(lambda: second.sent)
+        over = asyncio.create_task(bench.publisher.outage.over())
+        await bench.publisher.outage.lasting(0.01)
+        assert not over.done()
+        gate.set()
+        await task
+        await over
+
+
+@pytest.mark.parametrize("frame_max", [4_096, 65_536, FRAME_MAX])
+async def test_headers_fit_the_frame_that_was_negotiated(frame_max: int) -> None:
+    channel = FakeChannel()
+    channel.max_content_size = frame_max - 8
+    bench = make_bench(channel)
+    state = {"commandid": "c", "traceparent": "p", "tracestate": "x" * frame_max}
+    came = Basic.Properties(headers={"long": "x" * frame_max, "tenant": "eu"}, message_id="m")
+    ours = {"x-code": "invalid", "x-detail": "d" * 1_000}
+    await bench.publish(event("a", headers=state), letter("b", came, **ours))
+
+    for sent in channel.sent:
+        header = ContentHeader(body_size=1, properties=sent.properties)
+        assert len(pamqp.frame.marshal(header, 1)) <= frame_max
+    assert [sent.properties.headers for sent in channel.sent] == [
+        {"commandid": "c"},
+        {"tenant": "eu", **ours},
+    ]

@@ -162,9 +162,14 @@ async def closed(connection: AbstractConnection, channel: Channel) -> str:
             ending.cancel()
 
 
+def ending_of(channel: Channel) -> BaseException | None:
+    """What ended the channel, or its connection, if it has ended."""
+    return _reason(channel.closing) if channel.is_closed else None
+
+
 def refusal_of(channel: Channel) -> ChannelAccessRefused | None:
     """What the account was not allowed to do, if the broker closed the channel for that."""
-    error = _reason(channel.closing) if channel.is_closed else None
+    error = ending_of(channel)
     return error if isinstance(error, ChannelAccessRefused) else None
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from aiormq import channel, connection
 from aiormq.exceptions import (
     AuthenticationError,
     ChannelAccessRefused,
+    ChannelClosed,
+    ConnectionClosed,
     ConnectionNotAllowed,
+    DeliveryError,
     ProbableAuthenticationError,
 )
 from yarl import URL
@@ -63,6 +67,45 @@ def lacks_right(error: ChannelAccessRefused) -> Misconfigured:
         f"The broker account lacks a right: {error}. Grant it with rabbitmqctl set_permissions; "
         "docs/security.md has the lines for each kind of account"
     )
+
+
+CONNECTION_FORCED = 320
+"""An operator ended the connection, or the node stops: nothing that was published is at fault."""
+ABOUT_THE_MESSAGE = frozenset({311, 313, 406, 501, 502, 503, 505, 540, 541})
+"""Reply codes that tell of the message itself. A right or an exchange that is missing (403, 404)
+may be missing for all."""
+
+_CODES: dict[type, int] = {
+    error: code
+    for known in (channel.EXCEPTION_MAPPING, connection.EXCEPTION_MAPPING)
+    for code, error in known.items()
+}
+
+
+def code_of(error: BaseException | None) -> int | None:
+    """The reply code with which the broker closed a channel or connection, if it did."""
+    if (code := _CODES.get(type(error))) is not None:
+        return code
+    if isinstance(error, ChannelClosed | ConnectionClosed) and error.args:
+        return error.args[0] if isinstance(error.args[0], int) else None
+    return None
+
+
+def is_about_all(fault: BaseException) -> bool:
+    """Whether every message of that kind meets the same: a right that the account lacks.
+
+    Where it may write to the exchange, and not with this routing key, RabbitMQ names the topic.
+    """
+    return code_of(fault) == 403 and "access to exchange" in str(fault)
+
+
+def short_reason(error: BaseException) -> str:
+    """Why the broker did not take a message, as one of a few words for a metric."""
+    if isinstance(error, DeliveryError):
+        return "returned" if error.frame.name == "Basic.Return" else "nack"
+    if (code := code_of(error)) is not None:
+        return str(code)
+    return "silence" if isinstance(error, TimeoutError) else "connection_lost"
 
 
 def _where(url: URL) -> str:

@@ -72,7 +72,7 @@ class _Nowhere:
     def begin(self, tag: int) -> None:
         """Nothing follows from it."""
 
-    defer = settle = begin
+    defer = settle = reject = begin
 
 
 _NOWHERE = _Nowhere()

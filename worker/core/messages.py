@@ -57,6 +57,10 @@ class Source(Protocol):
         """Let the delivery be acknowledged; does nothing once closed."""
         ...
 
+    def reject(self, tag: int) -> None:
+        """Let the broker itself make it a dead letter; does nothing once closed."""
+        ...
+
 
 @value
 class Delivery:
@@ -292,7 +296,5 @@ class Publication:
     type: str | None = None
     correlation_id: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
-    needs_queue: bool = True
-    """Whether it is lost work if no queue takes it; a reply's asker may have gone."""
     copy_of: Any = None
     """AMQP properties to take over, in the form that `broker` keeps them in."""

@@ -19,6 +19,7 @@ from worker.broker.client.subscriber import subscribe
 from worker.broker.connection import connect, keep_connected
 from worker.broker.publisher.publisher import Publisher
 from worker.broker.topology import Topology
+from worker.core.backoff import RECONNECT
 from worker.core.messages import Publication
 from worker.core.tasks import end, first_of
 from worker.lab.generator import Answered
@@ -66,9 +67,18 @@ class Client:
             self._recorder.started(intended)
             publications.append(self._publication(id_))
         if publications:
-            task = asyncio.create_task(self._publisher.publish(publications))
+            task = asyncio.create_task(self._publish(publications))
             self._publishing.add(task)
             task.add_done_callback(self._publishing.discard)
+
+    async def _publish(self, publications: Sequence[Publication]) -> None:
+        attempt = 0
+        while publications:
+            refused = await self._publisher.publish(publications)
+            publications = [publications[number] for number in sorted(refused)]
+            if publications:
+                attempt += 1
+                await asyncio.sleep(RECONNECT.delay(attempt))
 
     def _publication(self, id_: str) -> Publication:
         return Publication(

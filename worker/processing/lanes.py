@@ -48,7 +48,8 @@ Process = Callable[[Sequence[Job]], Awaitable[list[Outcome]]]
 """Runs jobs; never raises."""
 
 Publish = Callable[[Sequence[tuple[Job, Settled]]], Awaitable[None]]
-"""Returns when the broker has confirmed every answer."""
+"""Answers commands, each of which is settled once that is confirmed; returns when others may
+follow."""
 
 DatabaseIsWell = Callable[[str], Awaitable[None]]
 """Returns when the database answers; takes the reason for doubt."""
@@ -239,9 +240,6 @@ class Lane:
                     break
                 settled += more
             await self._publish(settled)
-            for job, _ in settled:
-                delivery = job.envelope.delivery
-                delivery.source.settle(delivery.tag)
             if last:
                 return
 

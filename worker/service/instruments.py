@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from worker.broker.consumer import consumer, partition_balancer
-from worker.broker.publisher import publisher
+from worker.broker.publisher import held_answers, publisher, replies
 from worker.broker.topology_watch import MISSING, STARVED
 from worker.codec.routing_key import MISROUTED
 from worker.database import ledger_retention
@@ -18,7 +18,8 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     *consumer.INSTRUMENTS,
     *(partition_balancer.ACTIVE, MISROUTED),
     *health.INSTRUMENTS,
-    *(publisher.BLOCKED, MISSING, STARVED),
+    *(publisher.BLOCKED, held_answers.HELD, held_answers.GIVEN_UP, replies.LOST),
+    *(MISSING, STARVED),
     *ledger_retention.INSTRUMENTS,
     *pool.INSTRUMENTS,
     *runtime.RUNTIME,

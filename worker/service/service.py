@@ -6,7 +6,7 @@ consumer ─▶ codec ─▶ lanes ─▶ processor ─▶ publisher ─▶ cons
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from worker.broker.connection import keep_connected
 from worker.broker.consumer.consumer import Consumer
 from worker.broker.consumer.subscription import SUSPECT_DELIVERIES
-from worker.broker.publisher.publications import Answers
 from worker.broker.publisher.publisher import Publisher
+from worker.broker.publisher.settlement import Settlement
 from worker.broker.topology import Topology
 from worker.broker.topology_watch import TopologyWatch
 from worker.codec.authorization import Authorization
@@ -26,9 +26,9 @@ from worker.codec.codec import Codec
 from worker.codec.routing_key import RoutingWatch
 from worker.core.backoff import Backoff
 from worker.core.errors import WorkerError, words
-from worker.core.messages import Delivery, Job, Settled
+from worker.core.messages import Delivery
 from worker.core.registry import Registry, load_registry
-from worker.core.tasks import Ended, end, result_of
+from worker.core.tasks import Ended, end, first_of, result_of
 from worker.database.capacity import warn_if_crowded
 from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.database.health import DatabaseWatch
@@ -47,7 +47,8 @@ log = structlog.get_logger(__name__)
 
 
 HOLD_SECONDS = 30
-"""How long commands are held while the database is away, before they go back to the queue."""
+"""How long commands are held while the database is away or answers cannot leave, before they go
+back to the queue: once, and not at each consumer timeout of the broker, which counts returns."""
 
 
 class Service:
@@ -105,27 +106,34 @@ class Service:
         self._meter = CommandMeter(
             CommandLog(tells_done=settings.log_level == "debug"), suspect_from=SUSPECT_DELIVERIES
         )
-        self._lanes = Lanes(
-            self._meter.around_processing(processor.process),
-            self._meter.around_publishing(self._publish),
-            self._watch.is_well,
-            lanes=settings.lanes,
-            group_size=settings.group_size,
-            retries_at_once=max(1, min(settings.lanes, settings.database.room - settings.lanes)),
-        )
-        self._answers = Answers(self._topology)
         self._publisher = Publisher(
             self._topology,
             self.health.part("events"),
             confirm_timeout_seconds=settings.broker.confirm_timeout_seconds,
+        )
+        self._settlement = Settlement(
+            self._topology,
+            self._publisher,
+            self.health.part("answers"),
+            max_attempts=settings.max_attempts,
+            most=settings.prefetch,
+            reply_seconds=settings.broker.confirm_timeout_seconds,
+        )
+        self._lanes = Lanes(
+            self._meter.around_processing(processor.process),
+            self._meter.around_publishing(self._settlement.answer),
+            self._watch.is_well,
+            lanes=settings.lanes,
+            group_size=settings.group_size,
+            retries_at_once=max(1, min(settings.lanes, settings.database.room - settings.lanes)),
         )
         self._consumer = Consumer(
             self._topology,
             self._take,
             self.health.part("commands"),
             prefetch=settings.prefetch,
-            may_consume=self._watch.checked,
-            must_pause=lambda: self._watch.away_for(HOLD_SECONDS),
+            may_consume=self._may_consume,
+            must_pause=self._must_pause,
         )
         self._topology_watch = TopologyWatch(self._topology, self.health.part("topology"))
         self._routing = RoutingWatch()
@@ -133,7 +141,13 @@ class Service:
         self._ledger_meter = LedgerMeter()
         for meter in (
             *(self._meter, self._lanes, self._consumer, self._consumer.partitions),
-            *(self._publisher, self._ledger_meter, self._topology_watch, self._routing),
+            *(
+                self._publisher,
+                self._settlement,
+                self._ledger_meter,
+                self._topology_watch,
+                self._routing,
+            ),
         ):
             self.health.metrics.add(meter.read)
         self._stop = asyncio.Event()
@@ -174,6 +188,7 @@ class Service:
                 self.health.part("commands"),
                 self._topology_watch.around(self._consumer.serve, self._consumer.starving),
             ),
+            "answers": self._settlement.run(),
             "database": self._watch_the_database(),
             "retention": self._keep_pruned(),
             "summary": keep_summing_up(self._meter.totals),
@@ -214,6 +229,7 @@ class Service:
                 await asyncio.wait({lanes})
                 result_of(lanes)
                 await self._consumer.finish()
+                await self._settlement.finish()
         except TimeoutError:
             log.warning(
                 "not everything in hand was finished in time; the broker delivers it again",
@@ -234,8 +250,19 @@ class Service:
             self._routing.look(item.envelope)
         self._lanes.submit(item)
 
-    async def _publish(self, settled: Sequence[tuple[Job, Settled]]) -> None:
-        await self._publisher.publish(list(self._answers.publications(settled)))
+    async def _may_consume(self) -> None:
+        await self._watch.checked()
+        await self._publisher.outage.over()
+
+    async def _must_pause(self) -> str:
+        """Return why nothing may be held any longer."""
+        reasons: dict[asyncio.Future[None], str] = {
+            asyncio.ensure_future(self._watch.away_for(HOLD_SECONDS)): "the database is away",
+            asyncio.ensure_future(
+                self._publisher.outage.lasting(HOLD_SECONDS)
+            ): "answers cannot leave",
+        }
+        return reasons[await first_of(*reasons)]
 
 
 def _reason_for_the_end_of(task: asyncio.Task[None]) -> BaseException:

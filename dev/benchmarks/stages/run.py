@@ -162,7 +162,8 @@ class Bench:
             outcomes = await self._processor.process(jobs)
         settled = [(job, done(each)) for job, each in zip(jobs, outcomes, strict=True)]
         with clock.stage("build messages"):
-            messages = list(Answers(self._topology).publications(settled))
+            answers = Answers(self._topology)
+            messages = [answers.event(job, outcome) for job, outcome in settled]
         ids = [f"0190b8c2-7f3a-7d2e-9c41-{number:012x}" for number in range(len(messages))]
         with clock.stage("build frames"):
             frames(1, 131_064, messages, ids)

@@ -24,7 +24,7 @@ from tests.support.interleavings.schedule import World
 from tests.support.interleavings.session import Columns, Session
 from worker.broker import connection as broker_connection
 from worker.broker import declaration, topology_watch
-from worker.broker.publisher import batch
+from worker.broker.publisher import batch, isolation, publisher
 from worker.core import backoff
 from worker.core.errors import Unreachable
 from worker.database import ledger
@@ -219,6 +219,8 @@ def seams(world: World, seed: int) -> Iterator[None]:
         patch.setattr(broker_connection, "connect", _connect)
         patch.setattr(declaration.Declaration, "ensure", _ensure)
         patch.setattr(topology_watch.TopologyWatch, "_keep_whole", _for_ever)
+        patch.setattr(isolation, "connect", _connect)
+        patch.setattr(publisher, "connect", _connect)
         patch.setattr(batch, "knows", lambda _: True)
         patch.setattr(service, "make_engine", lambda *_, **__: _Engine())
         patch.setattr(service, "make_sessions", _sessions)

@@ -73,6 +73,8 @@ class Record:
         It is not where an earlier command with the key is with another connection, whose end the
         broker has not noticed yet, or was returned and waits behind others.
         """
+        if message.returns:  # it may be answered from the ledger, which keeps no attempts
+            self.is_disturbed = True
         key = _key(message)
         for earlier in self._delivered:
             if earlier.acknowledged or earlier.position >= message.position:

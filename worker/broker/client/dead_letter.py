@@ -138,6 +138,8 @@ class Letter:
         detail = _first_text(self._told.get("x-detail"))
         if detail is None and self.code == "delivery-limit":
             return "delivered too often without an answer; set aside by RabbitMQ"
+        if detail is None and self.code == "rejected":
+            return "set aside by RabbitMQ, which took no dead letter of it; the event says why"
         return detail or ""
 
     @property

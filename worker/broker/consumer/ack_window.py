@@ -30,6 +30,7 @@ class Window:
         self._most_settled = CROWDED * prefetch
         self._open: dict[int, bool] = {}  # tag -> settled, in the order delivered
         self._settled = 0
+        self._rejected: dict[int, None] = {}  # in the order of their rejection
         self._begun: set[int] = set()
         self._at_rest = asyncio.Event()
         self._changed = asyncio.Event()
@@ -58,7 +59,7 @@ class Window:
     def settle(self, tag: int) -> None:
         """A delivery is answered."""
         self.defer(tag)
-        if self._open.get(tag) is False:
+        if self._open.get(tag) is False and tag not in self._rejected:
             self._open[tag] = True
             self._settled += 1
             self._changed.set()
@@ -66,6 +67,13 @@ class Window:
     def __len__(self) -> int:
         """How many deliveries are not acknowledged."""
         return len(self._open)
+
+    def reject(self, tag: int) -> None:
+        """The broker itself is to make a dead letter of a delivery."""
+        self.defer(tag)
+        if self._open.get(tag) is False:
+            self._rejected[tag] = None
+            self._changed.set()
 
     def hold(self) -> None:
         """Let no work begin any more; what has begun may still be settled."""
@@ -81,6 +89,7 @@ class Window:
         """The broker will deliver all of it again."""
         self.closed = self._ended = True
         self._open.clear()
+        self._rejected.clear()
         self._settled = 0
         self._changed.set()
 
@@ -107,6 +116,11 @@ class Window:
 
         With `stragglers` also what is settled above it.
         """
+        # First, and each alone: no acknowledgement of several may take them along.
+        for tag in [*self._rejected]:
+            await self._channel.basic_reject(tag, requeue=False, wait=False)
+            self._rejected.pop(tag, None)
+            self._forget([tag])
         below = list(takewhile(self._open.__getitem__, self._open))
         if below:
             await self._channel.basic_ack(below[-1], multiple=True, wait=False)

@@ -41,8 +41,9 @@ class Consumer:
     """Subscribes to the commands queues for as long as it is served with a connection.
 
     `take` gets each delivery, at once and, from each queue, in order. `may_consume` is awaited
-    before a subscription begins, and `must_pause` ends all: nothing is taken, nor held, while the
-    database is away. The queues share the prefetch. They exist when it is served.
+    before a subscription begins, and `must_pause` ends all and returns why: nothing is taken, nor
+    held, while the database is away or answers cannot leave. The queues share the prefetch. They
+    exist when it is served.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Consumer:
         *,
         prefetch: int,
         may_consume: Callable[[], Awaitable[None]],
-        must_pause: Callable[[], Awaitable[None]],
+        must_pause: Callable[[], Awaitable[str]],
     ) -> None:
         self._topology = topology
         self._take = take
@@ -147,5 +148,4 @@ class Consumer:
             await subscription.end()
 
     async def _pausing(self) -> None:
-        await self._must_pause()
-        raise AMQPError("the database is away")
+        raise AMQPError(await self._must_pause())

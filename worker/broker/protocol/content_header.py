@@ -18,9 +18,6 @@ FIRST = 14
 """Where the properties begin in a content header: after class, weight, body size and flags."""
 MORE_FLAGS = 0x0001
 
-MAX_PROPERTIES_BYTES = 100_000
-"""A header must fit into one frame: 131,072 bytes unless the broker is set otherwise."""
-
 # Bytes of a field of a table after the letter of its type; of the others their first four tell.
 _FIXED = {
     **dict.fromkeys(b"V\x00", 0),
@@ -105,12 +102,14 @@ def written_anew(
     headers: Mapping[str, Any],
     *,
     keeps: Callable[[str], bool] = lambda _: True,
+    limit: float = math.inf,
     **own: Any,
 ) -> Basic.Properties:
     """The original's properties, as far as they can be written, with further `headers`.
 
-    `keeps` chooses among the original's headers; `own` replaces properties. Of headers that
-    together are too long for a frame the longest are left out.
+    `keeps` chooses among the original's headers; `own` replaces properties. What together is too
+    long for a content header of `limit` bytes loses the longest of the original's headers, and,
+    where there is no room even without them, the end of the longest text among `headers`.
     """
     written = Basic.Properties()
     for name, value in {**dict(original), **own, "headers": dict(headers)}.items():
@@ -121,7 +120,9 @@ def written_anew(
         for name, value in (original.headers or {}).items()
         if name not in headers and keeps(name)
     }
-    room: float = MAX_PROPERTIES_BYTES - len(written.marshal())
+    room = limit - size_of(written)
+    if room < 0:
+        written.headers = _cut(headers, by=-room)
     kept = dict(written.headers or {})
     for size, name in sorted((_size_written(name, theirs[name]), name) for name in theirs):
         if size >= room:
@@ -130,6 +131,18 @@ def written_anew(
         kept[name] = theirs[name]
     written.headers = kept or written.headers
     return written
+
+
+def size_of(properties: Basic.Properties) -> int:
+    """Bytes of a content header with these properties, as the payload of its frame."""
+    return FIRST - 2 + len(properties.marshal())
+
+
+def _cut(headers: Mapping[str, Any], *, by: float) -> dict[str, Any]:
+    texts = {name: value.encode() for name, value in headers.items() if isinstance(value, str)}
+    longest = max(texts, key=lambda name: len(texts[name]))
+    text = texts[longest][: max(0, len(texts[longest]) - int(by))]
+    return {**headers, longest: text.decode(errors="ignore")}
 
 
 def _is_writable(name: str, value: Any) -> bool:

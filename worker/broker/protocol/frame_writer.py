@@ -7,13 +7,15 @@ few, and the content header is put together from its parts.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import time
+from typing import Any
 
 import pamqp.frame
 from pamqp.commands import Basic
 
 from worker.broker.protocol.frame_reader import BODY, HEADER
+from worker.broker.protocol.properties import without_trace
 from worker.core.messages import Publication
 from worker.core.text import MAX_SHORT_STRING
 
@@ -28,6 +30,7 @@ _ALWAYS = 0x8000 | 0x2000 | 0x1000 | 0x0080 | 0x0040
 _CORRELATION_ID, _TYPE = 0x0400, 0x0020
 _PERSISTENT = b"\x02"
 _MAX_CACHED_METHODS = 1_000
+_LONGEST_PAYLOAD = 2**32 - 1
 
 
 def can_frame(publication: Publication) -> bool:
@@ -37,23 +40,31 @@ def can_frame(publication: Publication) -> bool:
     )
 
 
+def payload_limit(max_content_size: int) -> int:
+    """Most bytes in a frame, as negotiated; aiormq's figure is below 0 where there is no bound."""
+    return max_content_size if max_content_size > 0 else _LONGEST_PAYLOAD
+
+
 def frames(
-    channel: int, body_limit: int, publications: Sequence[Publication], ids: Sequence[str]
+    channel: int, limit: int, publications: Sequence[Publication], ids: Sequence[str]
 ) -> bytes:
-    """Method, header and body frames of all the messages; `body_limit` is in bytes a frame."""
-    return b"".join(_parts(channel, body_limit, publications, ids))
+    """Method, header and body frames of all the messages; `limit` is in bytes of a payload."""
+    return b"".join(_parts(channel, limit, publications, ids))
 
 
 def _parts(
-    channel: int, body_limit: int, publications: Sequence[Publication], ids: Sequence[str]
+    channel: int, limit: int, publications: Sequence[Publication], ids: Sequence[str]
 ) -> Iterator[bytes]:
     now = int(time())
     for publication, id_ in zip(publications, ids, strict=True):
         body = publication.body
         yield _method(channel, publication.exchange, publication.routing_key)
-        yield _frame(HEADER, channel, _content_header(publication, id_, now))
-        for start in range(0, len(body), body_limit):
-            yield _frame(BODY, channel, body[start : start + body_limit])
+        header = _content_header(publication, publication.headers, id_, now)
+        if len(header) > limit:
+            header = _content_header(publication, without_trace(publication), id_, now)
+        yield _frame(HEADER, channel, header)
+        for start in range(0, len(body), limit):
+            yield _frame(BODY, channel, body[start : start + limit])
 
 
 def _frame(kind: int, channel: int, payload: bytes) -> bytes:
@@ -75,9 +86,9 @@ def _method(channel: int, exchange: str, routing_key: str) -> bytes:
     return frame
 
 
-def _content_header(publication: Publication, id_: str, now: int) -> bytes:
+def _content_header(publication: Publication, own: Mapping[str, Any], id_: str, now: int) -> bytes:
     flags = _ALWAYS
-    headers = b"".join(_field(name, value) for name, value in publication.headers.items())
+    headers = b"".join(_field(name, value) for name, value in own.items())
     parts = [
         _short(publication.content_type or ""),
         _SIZE.pack(len(headers)),

@@ -6,6 +6,7 @@ stepped over, and decoded only where a dead letter takes all of it along.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +16,13 @@ from pamqp import decode
 from pamqp.commands import Basic
 
 from worker.broker.protocol.cloudevents import MARKS, attributes_in
-from worker.broker.protocol.content_header import FIRST, MORE_FLAGS, properties_in, written_anew
+from worker.broker.protocol.content_header import (
+    FIRST,
+    MORE_FLAGS,
+    properties_in,
+    size_of,
+    written_anew,
+)
 from worker.broker.protocol.frame_reader import UNREADABLE_HEADER, unreadable
 from worker.core.messages import Publication
 from worker.core.text import MAX_SHORT_STRING
@@ -28,6 +35,8 @@ _MESSAGE_ID, _TIMESTAMP, _TYPE, _USER_ID = 0x0080, 0x0040, 0x0020, 0x0010
 PERSISTENT = 2
 
 DIRECT_REPLY = "amq.rabbitmq.reply-to"
+
+TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
 
 _ACTIVE_HEADERS = frozenset({"CC", "BCC", UNREADABLE_HEADER})
 
@@ -139,10 +148,23 @@ def all_of(original: Basic.Properties | bytes) -> Basic.Properties:
         return Basic.Properties()
 
 
-def of(publication: Publication) -> Basic.Properties:
-    """What a message leaves with; a copy leaves with what its original came with."""
+def of(publication: Publication, limit: float = math.inf) -> Basic.Properties:
+    """What a message leaves with; a copy leaves with what its original came with.
+
+    `limit` is how many bytes the broker takes as a content header.
+    """
     if publication.copy_of is not None:
-        return copy_of(publication.copy_of, publication.headers)
+        return copy_of(publication.copy_of, publication.headers, limit=limit)
+    found = _own(publication, publication.headers)
+    return found if size_of(found) <= limit else _own(publication, without_trace(publication))
+
+
+def without_trace(publication: Publication) -> dict[str, Any]:
+    """The headers without those that only help to follow a command, and that have no bound."""
+    return {name: value for name, value in publication.headers.items() if name not in TRACE_HEADERS}
+
+
+def _own(publication: Publication, headers: Mapping[str, Any]) -> Basic.Properties:
     correlation = publication.correlation_id
     if correlation is not None and len(correlation.encode()) > MAX_SHORT_STRING:
         correlation = None  # it stands in the event, too
@@ -150,7 +172,7 @@ def of(publication: Publication) -> Basic.Properties:
         content_type=publication.content_type,
         message_type=publication.type,
         correlation_id=correlation,
-        headers=dict(publication.headers),
+        headers=dict(headers),
         timestamp=datetime.now(UTC),
         delivery_mode=PERSISTENT,
     )
@@ -161,8 +183,11 @@ def copy_of(
     headers: Mapping[str, Any],
     *,
     keeps: Callable[[str], bool] = lambda _: True,
+    limit: float = math.inf,
 ) -> Basic.Properties:
     """The original's properties with further headers; `keeps` chooses among its own ones.
+
+    Of what is longer than `limit` bytes something is left out, see `written_anew`.
 
     Left out is what would move, expire or fail the copy: `expiration`, `user_id`, `cluster_id` and
     the headers of sender-selected distribution.
@@ -173,6 +198,7 @@ def copy_of(
         original,
         headers,
         keeps=lambda name: name not in _ACTIVE_HEADERS and keeps(name),
+        limit=limit,
         delivery_mode=PERSISTENT,
         reply_to=None if only_its_asker_may else original.reply_to,
         expiration=None,

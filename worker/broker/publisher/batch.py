@@ -34,7 +34,7 @@ from pamqp.header import ContentHeader
 from worker.broker.connection import intake_of, open_channel
 from worker.broker.protocol import properties
 from worker.broker.protocol.frame_reader import Answers
-from worker.broker.protocol.frame_writer import frames
+from worker.broker.protocol.frame_writer import frames, payload_limit
 from worker.core.messages import Publication
 
 
@@ -61,6 +61,17 @@ class Burst:
         number = self._unanswered.find(1)
         return None if number < 0 else number
 
+    @property
+    def all_unanswered(self) -> list[int]:
+        """Every message that the broker has not answered for."""
+        return [number for number, waits in enumerate(self._unanswered) if waits]
+
+    def lose(self, reason: BaseException) -> None:
+        """What is not answered never will be."""
+        if not self.complete.done():
+            self.complete.set_exception(reason)
+            self.complete.exception()  # whoever waited may have given up
+
     def answer(self, start: int, end: int, fault: Exception | None) -> None:
         """The broker answered for the messages from `start` to before `end`."""
         if fault is not None:
@@ -82,7 +93,9 @@ class BurstChannel:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self._last_tag = 0
+        self.last_tag = 0
+        self.last_answered = 0
+        """The highest tag that the broker has answered for."""
         self._open: deque[Burst] = deque()  # not answered in full, by their tags
         self._frames: list[bytes] = []  # of bursts that are not written yet
         self._came = asyncio.Event()
@@ -92,10 +105,11 @@ class BurstChannel:
     def send(self, publications: Sequence[Publication], ids: Sequence[str]) -> Burst:
         """Have the messages written; `ids` are their message ids."""
         channel = self.channel
-        burst = Burst(self._last_tag + 1, ids, channel.create_future())
-        self._last_tag += len(ids)
+        burst = Burst(self.last_tag + 1, ids, channel.create_future())
+        self.last_tag += len(ids)
         self._open.append(burst)
-        self._frames.append(frames(channel.number, channel.max_content_size, publications, ids))
+        limit = payload_limit(channel.max_content_size)
+        self._frames.append(frames(channel.number, limit, publications, ids))
         self._came.set()
         return burst
 
@@ -106,7 +120,7 @@ class BurstChannel:
             await self._room()
             self._came.clear()
             piece, self._frames = b"".join(self._frames), []
-            self._unconfirmed.append(self._last_tag)
+            self._unconfirmed.append(self.last_tag)
             await self.channel.write_queue.put(ChannelFrame(piece, should_close=False))
 
     async def _room(self) -> None:
@@ -129,9 +143,19 @@ class BurstChannel:
                 burst.answer(0, min(end, len(burst)), fault)
             elif end <= len(burst):
                 burst.answer(end - 1, end, fault)
+        self.last_answered = max(self.last_answered, tag)
+        self._advance()
+
+    def forget(self, burst: Burst) -> None:
+        """Wait no longer for what was not answered: it holds nothing up."""
+        if burst.unanswered is not None and burst in self._open:
+            self._open.remove(burst)
+            self._advance()
+
+    def _advance(self) -> None:
         while self._open and self._open[0].unanswered is None:
             self._open.popleft()
-        oldest = self._open[0].first_tag if self._open else self._last_tag + 1
+        oldest = self._open[0].first_tag if self._open else self.last_tag + 1
         while self._unconfirmed and self._unconfirmed[0] < oldest:
             self._unconfirmed.popleft()
             self._confirmed.set()

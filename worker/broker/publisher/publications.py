@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -10,26 +9,17 @@ from worker.broker.topology import Topology
 from worker.core.messages import SENDER_HEADER, DeadLetter, Job, Publication, Settled, utc_now
 
 CLOUDEVENT = "application/cloudevents+json"
+EVENT_NOT_PUBLISHED = "event_not_published"
 
 
 class Answers:
-    """Turns settled jobs into publications, in the order in which they must go out."""
+    """Turns settled jobs into publications."""
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
 
-    def publications(self, settled: Iterable[tuple[Job, Settled]]) -> Iterator[Publication]:
-        """Everything that these jobs owe the world."""
-        for job, outcome in settled:
-            if isinstance(outcome, DeadLetter):
-                # First, so that whoever reads the event finds the dead letter in place.
-                yield self._dead_letter(job, outcome)
-            event = self._event(job, outcome)
-            yield event
-            if job.envelope.reply_to is not None:
-                yield _reply(event, job.envelope.reply_to)
-
-    def _event(self, job: Job, outcome: Settled) -> Publication:
+    def event(self, job: Job, outcome: Settled) -> Publication:
+        """What tells everybody what became of the command."""
         answer, envelope = outcome.answer, job.envelope
         headers: dict[str, Any] = dict(envelope.trace)
         if envelope.id is not None:
@@ -46,7 +36,8 @@ class Answers:
             headers=headers,
         )
 
-    def _dead_letter(self, job: Job, outcome: DeadLetter) -> Publication:
+    def dead_letter(self, job: Job, outcome: DeadLetter) -> Publication:
+        """The command itself, body untouched, with why it is set aside."""
         envelope = job.envelope
         headers: dict[str, Any] = {
             "x-code": outcome.code,
@@ -71,7 +62,8 @@ class Answers:
         )
 
 
-def _reply(event: Publication, reply_to: str) -> Publication:
+def reply(event: Publication, reply_to: str) -> Publication:
+    """The event's copy for who asked for it."""
     return Publication(
         exchange="",
         routing_key=reply_to,
@@ -80,8 +72,22 @@ def _reply(event: Publication, reply_to: str) -> Publication:
         type=event.type,
         correlation_id=event.correlation_id,
         headers=event.headers,
-        needs_queue=False,
     )
+
+
+def set_aside(job: Job, outcome: Settled, reason: str, attempts: int) -> DeadLetter:
+    """What becomes of a command that was answered, where the broker does not take its event."""
+    answer = outcome.answer
+    mend = (
+        "the ledger holds the event, and sends it when this letter is redriven"
+        if job.envelope.id is not None
+        else "it has no id and so no entry in the ledger: to redrive it carries it out again"
+    )
+    detail = (
+        f"the command was carried out, but RabbitMQ does not take its event {answer.type}: "
+        f"{reason}. Once it would, {mend}"
+    )
+    return DeadLetter(answer, EVENT_NOT_PUBLISHED, detail, attempts)
 
 
 def _rfc3339(time: datetime) -> str:
