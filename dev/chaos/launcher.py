@@ -82,7 +82,6 @@ class Control:
 def install_cuts(control: Control) -> None:
     """Wrap the seams of the pipeline."""
     from worker.broker.publisher.publisher import Publisher
-    from worker.database import ledger
     from worker.processing.transaction import Transaction
     from worker.service.service import Service
 
@@ -94,8 +93,6 @@ def install_cuts(control: Control) -> None:
 
     Service._take = taken  # type: ignore[method-assign]
     _wrap(Transaction, "_remember", after=lambda: control.pass_by("in-transaction"))
-    # A create that comes alone is one statement, and its own transaction.
-    _wrap(ledger, "insert_and_record", before=lambda: control.pass_by("in-transaction"))
     _wrap(
         Publisher,
         "publish",

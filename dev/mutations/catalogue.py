@@ -10,16 +10,8 @@ _TRANSACTION = """
 async with self._sessions.begin() as session:
     if briefly:
         await wait_briefly(session)
-    transaction = Transaction(
-        session, self._registry, self._outcomes, self._limits, trust=trust
-    )
+    transaction = Transaction(session, self._registry, self._outcomes, self._limits)
     return await transaction.run(jobs)
-"""
-
-_LONE_STATEMENT = """
-id_ = await ledger.insert_and_record(self._connection, insert, values, entry, ID_TO_COME)
-body = entry.answer.body.replace(b"%d" % ID_TO_COME, b"%d" % id_)
-return Done(Answer(entry.answer.id, entry.answer.type, body))
 """
 
 MUTATIONS: tuple[Mutation, ...] = (
@@ -74,7 +66,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                     try:
                         async with self._sessions.begin() as session:
                             group = Transaction(
-                                session, self._registry, self._outcomes, self._limits, trust=trust
+                                session, self._registry, self._outcomes, self._limits
                             )
                             ran.set_result(await group.run(jobs))
                     except Exception as fault:
@@ -105,7 +97,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 """
                 async with self._sessions.begin() as session:
                     transaction = Transaction(
-                        session, self._registry, self._outcomes, self._limits, trust=trust
+                        session, self._registry, self._outcomes, self._limits
                     )
                     outcomes = await transaction.run(jobs)
                 async with self._sessions.begin() as session:
@@ -119,57 +111,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         witnesses=(INTERLEAVINGS,),
     ),
     Mutation(
-        name="answer a lone create too early",
-        breaks="an event is published of a row that may never come to be",
-        guarantee="G3",
-        changes=(
-            change(
-                "processing/single_statement.py",
-                _LONE_STATEMENT,
-                """
-                import asyncio
-                statement = ledger.insert_and_record(
-                    self._connection, insert, values, entry, ID_TO_COME
-                )
-                self._late = asyncio.ensure_future(statement)
-                body = entry.answer.body.replace(b"%d" % ID_TO_COME, b"%d" % 1)
-                return Done(Answer(entry.answer.id, entry.answer.type, body))
-                """,
-                depth=8,
-            ),
-        ),
-        witnesses=(INTERLEAVINGS,),
-    ),
-    Mutation(
-        name="a lone create in two statements",
-        breaks="a crash between the two leaves a row of which no event tells",
-        guarantee="G2",
-        changes=(
-            change(
-                "processing/single_statement.py",
-                _LONE_STATEMENT,
-                """
-                from dataclasses import replace
-                found = await self._connection.execute(insert, values)
-                id_ = next(iter(found.mappings()))["id"]
-                body = entry.answer.body.replace(b"%d" % ID_TO_COME, b"%d" % id_)
-                answer = Answer(entry.answer.id, entry.answer.type, body)
-                await ledger.record(self._connection, [replace(entry, answer=answer)])
-                return Done(answer)
-                """,
-                depth=8,
-            ),
-        ),
-        witnesses=(INTERLEAVINGS,),
-    ),
-    Mutation(
         name="no duplicate check",
         breaks="a command that is delivered twice takes effect twice",
         guarantee="G2",
         changes=(
             change(
                 "processing/transaction.py",
-                "seen = {} if self._trust else await self._look_up(jobs)",
+                "seen = await self._look_up(jobs)",
                 "seen: dict[str, Entry] = {}",
                 depth=8,
             ),
@@ -189,7 +137,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         changes=(
             change(
                 "processing/transaction.py",
-                "seen = {} if self._trust else await self._look_up(jobs)",
+                "seen = await self._look_up(jobs)",
                 "seen: dict[str, Entry] = {}",
                 depth=8,
             ),
@@ -589,7 +537,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 session = self._sessions()
                 self._leaked = [*getattr(self, "_leaked", ()), session]
                 transaction = Transaction(
-                    session, self._registry, self._outcomes, self._limits, trust=trust
+                    session, self._registry, self._outcomes, self._limits
                 )
                 outcomes = await transaction.run(jobs)
                 await session.commit()

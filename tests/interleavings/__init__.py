@@ -9,7 +9,6 @@ process.py     `worker.service.service.Service`, built on these
 machine.py     one schedule, from bytes to its verdict
 verdict.py     what must hold after each
 
-That the stand-ins behave as RabbitMQ and PostgreSQL do is tested by `test_broker_conforms.py`,
-`test_database_conforms.py` and `test_lone_conforms.py`, which hold both to the same assertions
-(`servers.py`, `stores.py`).
+That the stand-ins behave as RabbitMQ and PostgreSQL do is tested by `test_broker_conforms.py`
+and `test_database_conforms.py`, which hold both to the same assertions (`servers.py`, `stores.py`).
 """

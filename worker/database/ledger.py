@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from secrets import token_hex
 from typing import Any
 from uuid import uuid4
@@ -22,21 +21,18 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     Identity,
-    Insert,
     LargeBinary,
-    Select,
     String,
     Text,
     Uuid,
     any_,
     bindparam,
-    cast,
     func,
     select,
 )
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.core.messages import Answer
@@ -148,7 +144,7 @@ async def lookup(session: AsyncSession, command_ids: Sequence[str]) -> dict[str,
 
 
 async def record(
-    session: AsyncSession | AsyncConnection,
+    session: AsyncSession,
     entries: Sequence[Entry],
     *,
     again: Collection[str] = (),
@@ -170,38 +166,6 @@ async def record(
     written = (await session.execute(statement, values)).all()
     if len(written) != len(entries):
         raise LedgerRace
-
-
-async def insert_and_record(
-    connection: AsyncConnection,
-    insert: Insert,
-    values: Mapping[str, Any],
-    entry: Entry,
-    id_to_come: int,
-) -> int:
-    """Insert one row and write its entry in one statement; return the row's id.
-
-    `id_to_come` stands for that id in the entry's event. Where the entry is there already, the
-    constraint that it violates is raised, and nothing was written.
-    """
-    own = {name: value_of(entry) for name, value_of in _VALUE_OF.items()}
-    found = await connection.execute(
-        _insert_and_record(insert), {**values, **own, "id_to_come": str(id_to_come)}
-    )
-    return int(found.scalar_one())
-
-
-@cache
-def _insert_and_record(insert: Insert) -> Select[Any]:
-    row = insert.cte("row")
-    with_id = func.replace(
-        bindparam("event_body", type_=Text),
-        bindparam("id_to_come", type_=Text),
-        cast(row.c.id, Text),
-    )
-    given = [bindparam(name, type_=_ledger[name].type) for name in _STORED[:-1]]
-    entry = pg_insert(_table).from_select(_STORED, select(*given, with_id))
-    return select(row.c.id).add_cte(entry.cte("entry"))
 
 
 async def check_room(engine: AsyncEngine) -> None:

@@ -91,9 +91,8 @@ async def prepare(work: Work, commands: Sequence[Command]) -> None:
             targets[command.target.field].append(command.target.value)
         if command.data is None:
             continue
-        if not work.trust:
-            for field in command.data.model_fields_set.intersection(entity.keys):
-                uniques[field].append(getattr(command.data, field))
+        for field in command.data.model_fields_set.intersection(entity.keys):
+            uniques[field].append(getattr(command.data, field))
         for reference in entity.references:
             field, value = _referenced(reference, command.data)
             if field:
@@ -226,8 +225,6 @@ async def _resolve(work: Work, entity: Entity, data: Any, values: dict[str, Any]
 async def _refuse_taken(
     work: Work, entity: Entity, values: Mapping[str, Any], row: Record | None
 ) -> None:
-    if work.trust:
-        return
     rows = work.rows(entity)
     for field in entity.keys:
         value = values.get(field)

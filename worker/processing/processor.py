@@ -8,18 +8,13 @@ fault.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.codec.codec import Codec
 from worker.core.backoff import Backoff
-from worker.core.messages import Away, Barred, Command, Held, Job, Outcome, Retry
-from worker.core.registry import Registry, Verb
+from worker.core.messages import Away, Barred, Held, Job, Outcome, Retry
+from worker.core.registry import Registry
 from worker.core.tasks import is_cancelled
-from worker.database import ledger
 from worker.database.engine import Sessions
 from worker.database.errors import sqlstate
 from worker.database.lock_timeouts import LOCK_TIMEOUT, end_frozen, wait_briefly
@@ -27,8 +22,6 @@ from worker.processing.custom_handler import HandlerFault
 from worker.processing.failures import SUSPECT_LOSSES, Failures
 from worker.processing.fault_kinds import Kind, classify, is_of_connecting, is_proven
 from worker.processing.outcomes import Outcomes
-from worker.processing.row_cache import NeedsTransaction
-from worker.processing.single_statement import LoneCreate
 from worker.processing.transaction import Limits, Transaction
 
 IsUp = Callable[[BaseException], Awaitable[bool]]
@@ -59,8 +52,7 @@ class Processor:
     transaction takes no further command. A custom handler has `handler_timeout_seconds`; for
     `contention_seconds` a command is tried again uncounted while others are in its way. `is_up`
     asks the database. A session of another worker that holds a lock and has been frozen for
-    `frozen_seconds` is ended. `autocommit` is an engine for a create that comes alone; with none,
-    it has a transaction like all others.
+    `frozen_seconds` is ended.
     """
 
     def __init__(
@@ -77,10 +69,8 @@ class Processor:
         is_up: IsUp,
         handler_timeout_seconds: float = 10,
         contention_seconds: float = 300,
-        autocommit: AsyncEngine | None = None,
     ) -> None:
         self._sessions = sessions
-        self._autocommit = autocommit
         self._registry = registry
         self._outcomes = Outcomes(registry, codec)
         self._failures = Failures(
@@ -148,40 +138,12 @@ class Processor:
                 break
         return _nothing_after_a_loss(found, len(jobs))
 
-    async def _transact(self, jobs: Sequence[Job], *, briefly: bool = False) -> list[Outcome]:
-        if len(jobs) == 1 and self._is_ordinary(jobs[0]):
-            # Most are neither duplicates nor in conflict, and two looks are half of what one costs
-            # that comes alone. Where a constraint says otherwise, all of it runs again, seeing.
-            with suppress(ledger.LedgerRace, IntegrityError, NeedsTransaction):
-                return await self._attempt_lone(jobs[0])
-        return await self._attempt(jobs, briefly=briefly)
-
-    async def _attempt_lone(self, job: Job) -> list[Outcome]:
-        verb = self._verb(job)
-        if self._autocommit is None or verb.targeted or job.envelope.id is None:
-            return await self._attempt([job], trust=True)
-        async with self._autocommit.connect() as connection:
-            return [await LoneCreate(connection, self._registry, self._outcomes).run(job)]
-
-    async def _attempt(
-        self, jobs: Sequence[Job], *, trust: bool = False, briefly: bool = False
-    ) -> list[Outcome]:
+    async def _transact(self, jobs: Sequence[Job], *, briefly: bool) -> list[Outcome]:
         async with self._sessions.begin() as session:
             if briefly:
                 await wait_briefly(session)
-            transaction = Transaction(
-                session, self._registry, self._outcomes, self._limits, trust=trust
-            )
+            transaction = Transaction(session, self._registry, self._outcomes, self._limits)
             return await transaction.run(jobs)
-
-    def _is_ordinary(self, job: Job) -> bool:
-        """Whether the command seems to be new, and its handler leaves all checks to constraints."""
-        tried = job.envelope.delivery.delivery_count or job.failures or job.losses or job.waits
-        return not tried and isinstance(job.item, Command) and self._verb(job).batched
-
-    def _verb(self, job: Job) -> Verb:
-        assert isinstance(job.item, Command)
-        return self._registry[job.item.entity].verbs[job.item.verb]
 
     async def _recover(
         self, jobs: Sequence[Job], fault: BaseException, course: _Course

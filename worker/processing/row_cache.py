@@ -10,16 +10,12 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Insert, Table
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy import Table
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.core.messages import Target
 from worker.core.registry import Entity
 from worker.database import rows_sql
-
-
-class NeedsTransaction(Exception):
-    """What runs outside of a transaction wants more than it may; nothing has been written."""
 
 
 class Record:
@@ -58,7 +54,7 @@ class Rows:
 
     def __init__(
         self,
-        session: AsyncSession | AsyncConnection,
+        session: AsyncSession,
         entity: Entity,
         flush: Callable[[], Awaitable[None]],
     ) -> None:
@@ -178,18 +174,6 @@ class Rows:
             for record, rest in zip(records, filled_in, strict=True):
                 record.values.update(rest)
                 self._known["id"][record.id] = record
-
-    def sole_insert(self, record: Record) -> tuple[Insert, dict[str, Sequence[Any]]]:
-        """The statement that writes this row, and its parameters.
-
-        Raises `NeedsTransaction` if there is more to write, or more than its id to be filled in.
-        """
-        names = tuple(record.values)
-        if self._changed or self._gone or self._new != [record]:
-            raise NeedsTransaction
-        if set(self._entity.columns) - set(names) != {"id"}:
-            raise NeedsTransaction
-        return rows_sql.insert_rows(self._table, names), _columns([record], names)
 
     async def update(self) -> None:
         """Write what has changed in rows that there were."""

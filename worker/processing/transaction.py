@@ -43,8 +43,7 @@ class Limits:
 class Transaction:
     """Runs jobs, whose command ids all differ, in the transaction that the session has begun.
 
-    Any fault of any job is raised, for the caller to roll back; refusals are outcomes. With `trust`
-    nothing is looked up that a constraint of the database would tell, by a fault.
+    Any fault of any job is raised, for the caller to roll back; refusals are outcomes.
     """
 
     def __init__(
@@ -53,14 +52,11 @@ class Transaction:
         registry: Registry,
         outcome_of: Outcomes,
         limits: Limits,
-        *,
-        trust: bool = False,
     ) -> None:
         self._session = session
         self._registry = registry
         self._outcome_of = outcome_of
-        self._trust = trust
-        self._work = Work(session, registry, trust=trust)
+        self._work = Work(session, registry)
         self._until = monotonic() + limits.budget_seconds
         self._limits = limits
         self._is_closed = False  # to further commands
@@ -69,7 +65,7 @@ class Transaction:
 
     async def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Outcomes for the jobs that fit into the time budget: the first, and those after it."""
-        seen = {} if self._trust else await self._look_up(jobs)
+        seen = await self._look_up(jobs)
         await self._prepare([job for job in jobs if job.envelope.id not in seen])
         for job in jobs:
             entry = seen.get(job.envelope.id or "")

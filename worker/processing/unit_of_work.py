@@ -2,72 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from sqlalchemy import Insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.core.registry import Entity, Registry
-from worker.processing.row_cache import NeedsTransaction, Record, Rows
+from worker.processing.row_cache import Record, Rows
 
 
 class Work:
     """What the commands of a group share while they run in one transaction.
 
     Commands see each other's effects as if each had been committed before the next began, while
-    the SQL is sent for many at once. With `trust` unique values are not looked up before they are
-    written. On a connection, which is in no transaction, nothing is written at all: what would be
-    raises `NeedsTransaction`.
+    the SQL is sent for many at once. `session` is for what asks the database in words of its own.
     """
 
-    def __init__(
-        self,
-        session: AsyncSession | AsyncConnection,
-        registry: Registry,
-        *,
-        trust: bool = False,
-    ) -> None:
-        self._session = session
+    def __init__(self, session: AsyncSession, registry: Registry) -> None:
+        self.session = session
         self.registry = registry
-        self.trust = trust
         self._rows: dict[str, Rows] = {}
         self._owed: dict[Record, Callable[[], None]] = {}
-
-    @property
-    def session(self) -> AsyncSession:
-        """The transaction's session, for what asks the database in words of its own."""
-        if isinstance(self._session, AsyncConnection):
-            raise NeedsTransaction
-        return self._session
 
     def rows(self, entity: Entity) -> Rows:
         """The rows of an entity that this transaction knows of."""
         if entity.name not in self._rows:
-            self._rows[entity.name] = Rows(self._session, entity, self.flush)
+            self._rows[entity.name] = Rows(self.session, entity, self.flush)
         return self._rows[entity.name]
 
     def owe(self, record: Record, write_event: Callable[[], None]) -> None:
         """Write a new row's event once the row has its id."""
         self._owed[record] = write_event
 
-    def sole_insert(self, record: Record) -> tuple[Insert, dict[str, Sequence[Any]]]:
-        """The statement, and its parameters, that writes this row and all that there is to write.
-
-        Raises `NeedsTransaction` where there is no such statement.
-        """
-        dirty = [rows for rows in self._rows.values() if rows.is_dirty]
-        if len(dirty) != 1:
-            raise NeedsTransaction
-        return dirty[0].sole_insert(record)
-
     async def flush(self) -> None:
         """Send all changes, and write the events that waited for that."""
         # What is referred to comes before what refers to it, and goes after it.
         names = [name for name in self.registry.by_dependency if name in self._rows]
         dirty = [rows for rows in map(self._rows.__getitem__, names) if rows.is_dirty]
-        if dirty and isinstance(self._session, AsyncConnection):
-            raise NeedsTransaction
         for rows in dirty:
             await rows.insert()
         for rows in dirty:

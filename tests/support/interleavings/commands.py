@@ -1,8 +1,6 @@
 """Commands whose handlers behave in known ways, and what must become of them.
 
-`user.note` and `user.mark` apply themselves to the row of their key, and then do as their data say;
-a note names no target, so where it comes alone it is taken for a create at first. `user.create` is
-the worker's own, with that behaviour before it or in its values.
+`user.note` applies itself to the row of its key, and then does as its data say.
 """
 
 from __future__ import annotations
@@ -10,22 +8,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Protocol, cast
 
-from tests.support.interleavings.database import TAKEN, Client, server_says, violates
+from tests.support.interleavings.database import Client, server_says, violates
 from tests.support.interleavings.session import Session
 from worker.core.errors import Conflict, Refusal
 from worker.core.messages import Command, Event, utc_now
 from worker.core.registry import Entity, Payload, Registry, Verb
-from worker.entities.user import User, UserCreate, UserKey
-from worker.processing import crud
+from worker.entities.user import User, UserKey
 from worker.processing.row_cache import Record
 from worker.processing.unit_of_work import Work
 
-PAST = {"create": "created", "note": "noted", "mark": "marked"}
+NOTED = "user.noted"
 EXPECTED = {
     "fine": "",
     "refuse": "rejected",
@@ -62,35 +58,26 @@ class Planned:
     """A command that is to be sent."""
 
     number: int
-    verb: str
     key: str | None
     behaviour: str
     id: str | None
 
     @property
     def row(self) -> str:
-        """The row that it is applied to, or makes."""
-        row = self.key or f"alone-{self.number}"
-        if self.verb != "create":
-            return row
-        return TAKEN["username"] if self.behaviour == "conflict" else f"{row}/{self.number}"
+        """The row that it is applied to."""
+        return self.key or f"alone-{self.number}"
 
     @property
     def ends_as(self) -> str:
         """The type of the event that ends it."""
         how = EXPECTED[self.behaviour]
-        return f"user.{self.verb}.{how}" if how else f"user.{PAST[self.verb]}"
+        return f"user.note.{how}" if how else NOTED
 
     @property
     def body(self) -> bytes:
         """The message."""
-        data: dict[str, Any] = {"number": self.number, "behaviour": self.behaviour}
-        if self.verb == "create":
-            email = f"{self.number}.{self.behaviour}@x.example"
-            data = {"username": self.row, "email": email}
-        members: dict[str, Any] = {"type": f"user.{self.verb}", "data": data}
-        if self.verb == "mark":
-            members["target"] = {"username": self.row}
+        data = {"number": self.number, "behaviour": self.behaviour}
+        members: dict[str, Any] = {"type": "user.note", "data": data}
         if self.id is not None:
             members["id"] = self.id
         if self.key is not None:
@@ -98,24 +85,13 @@ class Planned:
         return json.dumps(members).encode()
 
 
-async def create(work: Work, command: Command) -> Event:
-    """Do as the command says, or let its values do so."""
-    number, behaviour = command.data.email.partition("@")[0].split(".")
-    await _behave(_worker(work), int(number), behaviour)
-    event = await crud.create_row(work, command)
-    if behaviour == "hopeless":
-        event.row.values["rating"] = inf
-    return event
-
-
 async def note(work: Work, command: Command) -> Event:
     """Write, then do as the command says."""
     session = cast(Session, work.session)
-    await work.flush()  # what was created before it comes before it
     number, behaviour = command.data.number, command.data.behaviour
-    row = command.target.value if command.target else command.envelope.key or f"alone-{number}"
+    row = command.envelope.key or f"alone-{number}"
     version = await session.apply(row, str(number)) if behaviour != "refuse" else 0
-    await _behave(_worker(work), number, behaviour)
+    await _behave(cast(Worker, session.client), number, behaviour)
     match behaviour:
         case "hopeless":
             await session.fail(server_says("22003"))
@@ -130,7 +106,7 @@ async def note(work: Work, command: Command) -> Event:
         "created_on": utc_now(),
         "updated_on": utc_now(),
     }
-    return Event(f"user.{PAST[command.verb]}", Record(work.registry[command.entity], values))
+    return Event(NOTED, Record(work.registry[command.entity], values))
 
 
 async def _behave(worker: Worker, number: int, behaviour: str) -> None:
@@ -147,21 +123,8 @@ async def _behave(worker: Worker, number: int, behaviour: str) -> None:
             raise RuntimeError("it is broken this time")
 
 
-def _worker(work: Work) -> Worker:
-    return cast(Worker, cast(Any, work)._session.client)
-
-
-async def prepare(work: Work, commands: Sequence[Command]) -> None:
-    """The rows that notes are applied to are none of the worker's."""
-    creates = [command for command in commands if command.verb == "create"]
-    if creates:
-        await crud.prepare(work, creates)
-
-
 def explain(entity: Entity, command: Command, constraint: str) -> Refusal | None:
     """What the violated constraint means."""
-    if command.verb == "create":
-        return crud.explain(entity, command, constraint)
     return Conflict(f"command {command.data.number} is in conflict")
 
 
@@ -171,12 +134,7 @@ REGISTRY = Registry(
             name="user",
             model=User,
             target=UserKey,
-            prepare=prepare,
-            verbs={
-                "create": Verb(create, UserCreate, targeted=False, batched=True),
-                "note": Verb(note, Note, targeted=False, batched=True),
-                "mark": Verb(note, Note, batched=True),
-            },
+            verbs={"note": Verb(note, Note, targeted=False, batched=True)},
             explain=explain,
         )
     ]

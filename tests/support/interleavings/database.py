@@ -1,16 +1,15 @@
 """A stand-in for PostgreSQL: what is committed, and what the server says of faults.
 
-A ledger; for each key a row that counts the commands applied to it; users, whose names and
-addresses are unique. How it is come by and changed is in `session.py`.
+A ledger; for each key a row that counts the commands applied to it. How it is come by and changed
+is in `session.py`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
@@ -22,13 +21,7 @@ if TYPE_CHECKING:
     from tests.support.interleavings.session import Session
 
 DEADLOCK, CANCELLED, SERIALIZATION = "40P01", "57014", "40001"
-UNIQUE, CHECK = "23505", "23514"
-
-Values = Mapping[str, Any]
-"""A user's columns."""
-
-TAKEN: Values = {"id": 1, "username": "taken", "email": "taken@x.example", "rating": None}
-"""There from the beginning."""
+UNIQUE = "23505"
 
 
 class Told(Exception):
@@ -44,9 +37,9 @@ def server_says(sqlstate: str | None) -> DBAPIError:
     return OperationalError("…", {}, Told(sqlstate), connection_invalidated=sqlstate is None)
 
 
-def violates(constraint: str, sqlstate: str = UNIQUE) -> IntegrityError:
+def violates(constraint: str) -> IntegrityError:
     """The fault by which a constraint tells that it is violated."""
-    told = Told(sqlstate)
+    told = Told(UNIQUE)
     cause = type("Cause", (Exception,), {"constraint_name": constraint})()
     told.__cause__ = cast(BaseException, cause)
     return IntegrityError("…", {}, told)
@@ -58,13 +51,6 @@ class Effect:
 
     row: str
     command: str
-    id: int | None = None
-    """Of the row, where the command has made it."""
-
-    @property
-    def key(self) -> str:
-        """The row's own, or of a row that was made what stands before its number."""
-        return self.row.partition("/")[0]
 
 
 class Database:
@@ -79,8 +65,6 @@ class Database:
         self.answers: dict[str, list[bytes]] = defaultdict(list)
         """Every event that the ledger has held for a command."""
         self.effects: list[Effect] = []
-        self.users: dict[str, Values] = {TAKEN["username"]: TAKEN}
-        self.ids = count(2)
         self.connections: list[Session] = []
         self.faults = 0
         self.is_away = False

@@ -47,7 +47,6 @@ FAULTS = (
     "unbind the events",
 )
 _BEHAVIOURS = ("fine", "fine", "fine", "fine", "refuse", "flaky", "conflict", "hopeless", "broken")
-_VERBS = ("create", "note", "mark")
 
 
 def plan(choices: Choices) -> Plan:
@@ -70,8 +69,7 @@ def plan(choices: Choices) -> Plan:
             id_ = None
         elif commands and commands[-1].id and chosen % 64 == 62:
             id_ = commands[-1].id  # of another command
-        verb = _VERBS[choices.below(len(_VERBS))]
-        commands.append(Planned(number, verb, key, behaviour, id_))
+        commands.append(Planned(number, key, behaviour, id_))
     return Plan(
         workers=workers,
         lanes=1 + choices.below(3),

@@ -19,9 +19,9 @@ from aio_pika.abc import AbstractConnection
 from tests.support.interleavings.broker import Broker, Connection
 from tests.support.interleavings.commands import REGISTRY
 from tests.support.interleavings.database import Database
-from tests.support.interleavings.engine import Autocommit, LoneConnection, Sessions
+from tests.support.interleavings.engine import Sessions
 from tests.support.interleavings.schedule import World
-from tests.support.interleavings.session import Columns, Session
+from tests.support.interleavings.session import Session
 from worker.broker import connection as broker_connection
 from worker.broker import declaration, topology_watch
 from worker.broker.publisher import batch, isolation, publisher
@@ -184,15 +184,9 @@ async def _lookup(session: Session, ids: Sequence[str]) -> dict[str, Entry]:
 
 
 async def _record(
-    session: Session | LoneConnection, entries: Sequence[Entry], *, again: Collection[str] = ()
+    session: Session, entries: Sequence[Entry], *, again: Collection[str] = ()
 ) -> None:
     await session.record(entries, again=again)
-
-
-async def _insert_and_record(
-    connection: LoneConnection, _: object, columns: Columns, entry: Entry, id_to_come: int
-) -> int:
-    return await connection.insert_and_record(columns, entry, id_to_come)
 
 
 async def _nothing(*_: object) -> None: ...
@@ -207,11 +201,6 @@ def _sessions(_: object) -> Sessions:
     return Sessions(process.database, process)
 
 
-def _autocommit(_: object) -> Autocommit:
-    process = _current.get()
-    return Autocommit(process.database, process)
-
-
 @contextmanager
 def seams(world: World, seed: int) -> Iterator[None]:
     """Everything that stands between the worker and the outside, replaced."""
@@ -224,13 +213,11 @@ def seams(world: World, seed: int) -> Iterator[None]:
         patch.setattr(batch, "knows", lambda _: True)
         patch.setattr(service, "make_engine", lambda *_, **__: _Engine())
         patch.setattr(service, "make_sessions", _sessions)
-        patch.setattr(service, "autocommit", _autocommit)
         patch.setattr(service, "DatabaseWatch", _Watch)
         patch.setattr(service, "Health", _Health)
         patch.setattr(service, "keep_pruned", _for_ever)
         patch.setattr(ledger, "lookup", _lookup)
         patch.setattr(ledger, "record", _record)
-        patch.setattr(ledger, "insert_and_record", _insert_and_record)
         patch.setattr(transaction, "monotonic", world.loop.time)
         patch.setattr(failures, "monotonic", world.loop.time)
         patch.setattr(processor, "wait_briefly", _nothing)  # locks time out nowhere here

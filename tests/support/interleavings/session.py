@@ -7,26 +7,20 @@ still be done, the COMMIT included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from math import isfinite
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sqlalchemy import Insert
 from sqlalchemy.exc import DBAPIError
 
 from tests.support.interleavings.database import (
     CANCELLED,
-    CHECK,
     DEADLOCK,
     SERIALIZATION,
     Client,
     Database,
     Effect,
-    Values,
     server_says,
-    violates,
 )
 from tests.support.interleavings.links import Blocked, Link
 from worker.database.ledger import DEAD_LETTERED, Entry, LedgerRace
@@ -36,36 +30,17 @@ T = TypeVar("T")
 Lock = tuple[str, str]
 """What is locked: the kind of row, and which."""
 
-Columns = Mapping[str, Sequence[Any]]
-"""The parameters of a statement for many rows; see `worker/database/rows_sql.py`."""
-
-
-class Found:
-    """What a statement returns."""
-
-    def __init__(self, rows: Sequence[Values]) -> None:
-        self._rows = rows
-
-    def mappings(self) -> Sequence[Values]:
-        """The rows."""
-        return self._rows
-
 
 class Session:
-    """A connection to the database: the client's side, and the server's.
+    """A connection to the database, for one transaction: the client's side, and the server's."""
 
-    It has one transaction; with `autocommit` each statement is one.
-    """
-
-    def __init__(self, database: Database, client: Client, *, autocommit: bool = False) -> None:
+    def __init__(self, database: Database, client: Client) -> None:
         self.client = client
         self.waits_for: Session | None = None
-        self._autocommit = autocommit
         self._database = database
         self._locks: list[Lock] = []
         self._entries: dict[str, Entry] = {}
         self._effects: list[Effect] = []
-        self._users: dict[str, Values] = {}
         self._failed = False
         self._ended = False
         self.link = Link(database.world, lambda: server_says(None), self._gone)
@@ -82,20 +57,6 @@ class Session:
         locks = [("ledger", entry.command_id) for entry in entries]
         if await self._execute(lambda: self._record(entries, again), locks) != len(entries):
             raise LedgerRace
-
-    async def insert_and_record(self, columns: Columns, entry: Entry, id_to_come: int) -> int:
-        """See `ledger.insert_and_record`."""
-        (row,) = _rows(columns)
-        locks = [*_unique_values([row]), ("ledger", entry.command_id)]
-        return await self._execute(lambda: self._insert_and_record(row, entry, id_to_come), locks)
-
-    async def execute(self, statement: Any, columns: Columns) -> Found:
-        """See `bulk.insert_rows` and `bulk.find_rows`."""
-        if not isinstance(statement, Insert):
-            return Found(await self._execute(lambda: self._find(columns)))
-        rows = _rows(columns)
-        ids = await self._execute(lambda: self._insert(rows), _unique_values(rows))
-        return Found([{"id": id_} for id_ in ids])
 
     async def apply(self, row: str, command: str) -> int:
         """Apply a command to a row; return how many have been applied to it."""
@@ -148,15 +109,10 @@ class Session:
                 self._lock(wanted)
                 if self._database.take_fault():
                     raise server_says(CANCELLED)
-                found = statement()
+                return statement()
             except DBAPIError:
-                self._failed = not self._autocommit
-                if self._autocommit:
-                    self._forget()
+                self._failed = True
                 raise
-            if self._autocommit:
-                self._make_it_last()
-            return found
 
         return await self.link.ask(serve)
 
@@ -207,37 +163,6 @@ class Session:
         self._effects.append(Effect(row, command))
         return self._database.count(row) + sum(effect.row == row for effect in self._effects)
 
-    def _insert_and_record(self, row: Values, entry: Entry, id_to_come: int) -> int:
-        (id_,) = self._insert([row])
-        if entry.command_id in self._database.ledger:
-            raise violates("pk_command_ledger")
-        body = entry.answer.body.replace(b"%d" % id_to_come, b"%d" % id_)
-        self._entries[entry.command_id] = replace(entry, answer=replace(entry.answer, body=body))
-        return id_
-
-    def _insert(self, rows: Sequence[Values]) -> list[int]:
-        ids: list[int] = []
-        for row in rows:
-            for field, constraint in _UNIQUE.items():
-                if self._find({field: [row[field]]}):
-                    raise violates(constraint)
-            if row["rating"] is not None and not isfinite(row["rating"]):
-                raise violates("ck_users_rating_finite", CHECK)
-            ids.append(next(self._database.ids))
-            self._users[row["username"]] = {**row, "id": ids[-1]}
-            number, _, _ = row["email"].partition(".")
-            self._effects.append(Effect(row["username"], number, ids[-1]))
-        return ids
-
-    def _find(self, wanted: Columns) -> list[Values]:
-        known = self._database.users | self._users
-        looked_for = {
-            _folded(name.removeprefix(_GIVEN), value)
-            for name, values in wanted.items()
-            for value in values
-        }
-        return [row for row in known.values() if looked_for & {*map(_folded, row, row.values())}]
-
     def _commit(self) -> None:
         if self._ended:
             return
@@ -245,43 +170,17 @@ class Session:
             self._end()
             raise server_says(SERIALIZATION)
         if not self._failed:
-            self._make_it_last()
+            self._database.ledger |= self._entries
+            for id_, entry in self._entries.items():
+                self._database.answers[id_].append(entry.answer.body)
+            self._database.effects += self._effects
         self._end()
-
-    def _make_it_last(self) -> None:
-        self._database.ledger |= self._entries
-        for id_, entry in self._entries.items():
-            self._database.answers[id_].append(entry.answer.body)
-        self._database.effects += self._effects
-        self._database.users |= self._users
-        self._forget()
-
-    def _forget(self) -> None:
-        self._entries, self._effects, self._users = {}, [], {}
-        self._locks.clear()
 
     def _end(self) -> None:
         self._ended = True
-        self._forget()
+        self._entries, self._effects = {}, []
+        self._locks.clear()
 
     def _gone(self) -> None:
         self._end()
         self._database.connections.remove(self)
-
-
-_GIVEN = "given_"
-_UNIQUE = {"username": "uq_users_username", "email": "uq_users_email_lower"}
-
-
-def _rows(columns: Columns) -> list[Values]:
-    names = [name.removeprefix(_GIVEN) for name in columns]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _unique_values(rows: Sequence[Values]) -> list[Lock]:
-    """Who inserts one that another transaction has inserted waits for its end."""
-    return [_folded(field, row[field]) for row in rows for field in _UNIQUE]
-
-
-def _folded(field: str, value: Any) -> tuple[str, Any]:
-    return field, value.lower() if field == "email" else value

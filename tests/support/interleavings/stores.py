@@ -10,18 +10,17 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import pytest
-from sqlalchemy import Insert, text
+from sqlalchemy import text
 
 from tests.conftest import make_settings
 from tests.support.interleavings.database import Database, server_says
-from tests.support.interleavings.engine import Autocommit, LoneConnection, Sessions
+from tests.support.interleavings.engine import Sessions
 from tests.support.interleavings.schedule import Choices, World
-from tests.support.interleavings.session import Columns, Session
+from tests.support.interleavings.session import Session
 from worker.core.messages import Answer, new_id
 from worker.database import ledger
-from worker.database.engine import autocommit, make_engine, make_sessions
+from worker.database.engine import make_engine, make_sessions
 from worker.database.ledger import DONE, Entry
-from worker.processing.single_statement import ID_TO_COME
 from worker.testing.proxy import Proxy
 
 T = TypeVar("T")
@@ -39,19 +38,10 @@ class Store(ABC):
         """A transaction."""
 
     @abstractmethod
-    def alone(self) -> AbstractAsyncContextManager[Any]:
-        """A connection whose statements commit by themselves."""
-
-    @abstractmethod
     async def lookup(self, session: Any, ids: Sequence[str]) -> dict[str, Entry]: ...
 
     @abstractmethod
     async def record(self, session: Any, entry: Entry, *, again: bool = False) -> None: ...
-
-    @abstractmethod
-    async def insert_and_record(
-        self, connection: Any, insert: Insert, columns: Columns, entry: Entry
-    ) -> int: ...
 
     @abstractmethod
     async def apply(self, session: Any, key: str) -> int:
@@ -98,23 +88,11 @@ class StandIn(Store):
     def begin(self) -> AbstractAsyncContextManager[Session]:
         return Sessions(self.database, self).begin()
 
-    def alone(self) -> AbstractAsyncContextManager[LoneConnection]:
-        return Autocommit(self.database, self).connect()
-
     async def lookup(self, session: Session, ids: Sequence[str]) -> dict[str, Entry]:
         return await session.lookup(ids)
 
-    async def record(
-        self, session: Session | LoneConnection, entry: Entry, *, again: bool = False
-    ) -> None:
+    async def record(self, session: Session, entry: Entry, *, again: bool = False) -> None:
         await session.record([entry], again=[entry.command_id] if again else [])
-
-    async def insert_and_record(
-        self, connection: LoneConnection, insert: Insert, columns: Columns, entry: Entry
-    ) -> int:
-        if self.reply_is_lost:
-            self.world.loop.call_soon(self._cut, connection)
-        return await connection.insert_and_record(columns, entry, ID_TO_COME)
 
     async def apply(self, session: Session, key: str) -> int:
         number = await session.apply(key, "")
@@ -122,7 +100,7 @@ class StandIn(Store):
             self.world.loop.call_soon(self._cut, session)
         return number
 
-    def _cut(self, session: Session | LoneConnection) -> None:
+    def _cut(self, session: Session) -> None:
         if not session.link.under_way:
             self.world.loop.call_soon(self._cut, session)
             return
@@ -132,7 +110,7 @@ class StandIn(Store):
     async def fail(self, session: Session) -> None:
         await session.fail(server_says("22012"))
 
-    async def lose(self, session: Session | LoneConnection) -> None:
+    async def lose(self, session: Session) -> None:
         session.link.cut()
 
     def lose_the_reply_to(self, moment: bytes) -> None:
@@ -168,19 +146,11 @@ class PostgreSQL(Store):
     def begin(self) -> AbstractAsyncContextManager[Any]:
         return self.sessions.begin()
 
-    def alone(self) -> AbstractAsyncContextManager[Any]:
-        return autocommit(self.engine).connect()
-
     async def lookup(self, session: Any, ids: Sequence[str]) -> dict[str, Entry]:
         return await ledger.lookup(session, ids)
 
     async def record(self, session: Any, entry: Entry, *, again: bool = False) -> None:
         await ledger.record(session, [entry], again=[entry.command_id] if again else [])
-
-    async def insert_and_record(
-        self, connection: Any, insert: Insert, columns: Columns, entry: Entry
-    ) -> int:
-        return await ledger.insert_and_record(connection, insert, columns, entry, ID_TO_COME)
 
     async def apply(self, session: Any, key: str) -> int:
         found = await session.execute(
