@@ -14,16 +14,8 @@ if TYPE_CHECKING:
     from worker.core.errors import Conflict, NotFound, Refusal, VersionMismatch
     from worker.core.messages import Command, Event, Target
     from worker.core.models import Base, Row
-    from worker.core.registry import (
-        Entity,
-        Key,
-        OneLine,
-        Payload,
-        Reference,
-        RowId,
-        Verb,
-        omitted,
-    )
+    from worker.core.payloads import Key, OneLine, Payload, RowId, omitted
+    from worker.core.registry import Entity, Reference, Verb
     from worker.processing.crud import crud_entity, fetch
     from worker.settings.settings import Settings, load_settings
 
@@ -56,6 +48,7 @@ _HOMES = (
     "worker.core.errors",
     "worker.core.messages",
     "worker.core.models",
+    "worker.core.payloads",
     "worker.core.registry",
     "worker.processing.crud",
     "worker.settings.settings",

@@ -458,7 +458,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         changes=(
             change(
                 "processing/fault_kinds.py",
-                "return Kind.PERMANENT if isinstance(cause, ValueError) else Kind.OUTAGE",
+                "return Kind.TRANSIENT if code else Kind.OUTAGE",
                 "return Kind.TRANSIENT",
                 depth=4,
             ),

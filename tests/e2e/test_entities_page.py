@@ -100,7 +100,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from worker.processing.crud import crud_entity
 from worker.core.models import Row
-from worker.core.registry import Key, Payload
+from worker.core.payloads import Key, Payload
 
 
 class Product(Row):

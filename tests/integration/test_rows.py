@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, ForeignKey, func, select, text
+from sqlalchemy import Connection, ForeignKey, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tests.support.harness import Harness
-from worker.core.errors import Misconfigured
 from worker.core.messages import Target, utc_now
 from worker.core.models import Base, Row
-from worker.core.registry import Payload, Reference, Registry
+from worker.core.payloads import Payload
+from worker.core.registry import Reference, Registry
 from worker.database.engine import make_engine, make_sessions
 from worker.entities.order import ORDER
 from worker.entities.user import USER
@@ -219,16 +219,3 @@ def test_only_what_the_database_does_not_resolve_keeps_a_row() -> None:
 
     assert [entity.name for entity, _ in registry.dependents(USER)] == ["order"]
     assert registry.dependents(ORDER) == []
-
-
-def test_a_default_that_would_be_lost_is_told() -> None:
-    class Dated(Row):
-        __tablename__ = "dated_of_a_test"
-
-        size: Mapped[int] = mapped_column(default=select(func.count()).scalar_subquery())
-
-    Base.metadata.remove(Base.metadata.tables["dated_of_a_test"])
-    entity = crud_entity(name="dated", model=Dated, create=NoteData, update=NoteData)
-
-    with pytest.raises(Misconfigured, match=r"Dated\.size.*server_default"):
-        entity.defaults  # noqa: B018 - it is computed at its first use

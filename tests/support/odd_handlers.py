@@ -20,7 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from worker.core.errors import Conflict
 from worker.core.messages import Command, Event
-from worker.core.registry import Payload, Verb
+from worker.core.payloads import Payload
+from worker.core.registry import Verb
 from worker.entities.order import ORDER, Order
 from worker.entities.user import USER, User
 from worker.processing.crud import fetch

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.core.errors import Conflict
 from worker.core.messages import Command, Event
-from worker.core.registry import Payload, Verb
+from worker.core.payloads import Payload
+from worker.core.registry import Verb
 from worker.entities.order import ORDER
 from worker.entities.user import USER, User
 from worker.processing.crud import fetch

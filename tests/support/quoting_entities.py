@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from worker.core.messages import Command, Event
-from worker.core.registry import Payload, Verb
+from worker.core.payloads import Payload
+from worker.core.registry import Verb
 from worker.entities.order import ORDER
 from worker.entities.user import USER
 

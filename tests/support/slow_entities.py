@@ -8,7 +8,8 @@ import sys
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.core.messages import Command, Event
-from worker.core.registry import Entity, Payload, Verb
+from worker.core.payloads import Payload
+from worker.core.registry import Entity, Verb
 from worker.entities.user import User
 
 

@@ -13,7 +13,8 @@ from pydantic import field_validator, model_validator
 from tests.support.fakes import delivery
 from worker.codec.codec import Codec
 from worker.core.messages import DeadLetter, Unusable
-from worker.core.registry import Key, Payload, Registry, Verb, omitted
+from worker.core.payloads import Key, Payload, omitted
+from worker.core.registry import Registry, Verb
 from worker.entities.user import USER
 from worker.processing.outcomes import Outcomes
 
@@ -49,7 +50,7 @@ def codec_raising(error: BaseException, where: str) -> Codec:
     class Target(Key):
         if where == "target":
             _model = model_validator(mode="before")(rule)
-        name: str = omitted()
+        username: str = omitted()
 
     verbs = {"check": Verb(USER.verbs["delete"].handle, Text)}
     return Codec(Registry([replace(USER, target=Target, verbs=verbs)]))

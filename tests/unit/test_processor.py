@@ -83,7 +83,7 @@ def raced() -> Exception:
 
 
 def hopeless() -> Exception:
-    return DataError("INSERT", {}, Told("22003"))
+    return DataError("INSERT", {}, Told("22012"))
 
 
 class Ledger:

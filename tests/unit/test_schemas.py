@@ -18,7 +18,8 @@ from worker.codec.codec import Codec
 from worker.codec.schemas import schema_of, schema_of_all
 from worker.core.messages import Command, Unusable
 from worker.core.models import Base, Row
-from worker.core.registry import Entity, OneLine, Payload, Registry, Verb, omitted
+from worker.core.payloads import OneLine, Payload, omitted
+from worker.core.registry import Entity, Registry, Verb
 
 CODEC = make_codec()
 ALL = Draft202012Validator(schema_of_all(REGISTRY))

@@ -22,7 +22,8 @@ from worker.codec.validation import (
     with_whole_numbers,
 )
 from worker.core.messages import Command, Delivery, Envelope, Fault, Item, Target, Unusable
-from worker.core.registry import Entity, Key, Registry, Verb
+from worker.core.payloads import Key
+from worker.core.registry import Entity, Registry, Verb
 
 OUR_MEMBERS = frozenset({"id", "type", "data", "target", "expected_version", "key"})
 

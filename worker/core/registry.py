@@ -7,105 +7,31 @@ that `WORKER_ENTITIES` names.
 
 from __future__ import annotations
 
-import re
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib import import_module
-from typing import Annotated, Any, Self, cast
+from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    model_validator,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
-from pydantic_core.core_schema import no_info_after_validator_function
-from sqlalchemy import Table
+from sqlalchemy import Column, Index, Table, UniqueConstraint, inspect
+from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.schema import sort_tables
+from sqlalchemy.schema import ColumnCollectionConstraint, sort_tables_and_constraints
 
+from worker.core.entity_rules import check
 from worker.core.errors import Misconfigured, Refusal
 from worker.core.messages import Command, Event, Target
 from worker.core.models import Row
-from worker.core.text import CONTROL, MAX_SHORT_STRING, UNSTORABLE, is_event_type
+from worker.core.payloads import Key, Payload
+from worker.core.text import MAX_SHORT_STRING, is_event_type
+from worker.core.violations import Violation
 
 Handler = Callable[[Any, Command], Awaitable[Event]]
 """`async def approve(session, command) -> Event`: touches nothing but its session.
 
 A batched handler gets the transaction's `Work` in place of the session; see `crud.py`.
 """
-
-
-_CONTROL = re.compile(f"[{CONTROL}]")
-_WHITE_SPACE = (  # what `str.strip` takes away, but for the control characters among it
-    r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-)
-
-
-def _printable(value: str) -> str:
-    if _CONTROL.search(value):
-        raise ValueError("must not contain control characters")
-    if value != value.strip():
-        raise ValueError("must not begin or end with white space")
-    return value
-
-
-class _OneLine:
-    """Checks text, and says in its JSON Schema what it checks."""
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return no_info_after_validator_function(_printable, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        wrong = f"[{CONTROL}{UNSTORABLE}]|^[{_WHITE_SPACE}]|[{_WHITE_SPACE}]$"
-        return handler(schema) | {"not": {"type": "string", "pattern": wrong}}
-
-
-RowId = Annotated[int, Field(ge=1, le=2**63 - 1)]
-"""A row's identity: a PostgreSQL bigint from 1."""
-
-OneLine = _OneLine()
-"""For text with no control characters and no white space around it."""
-
-
-def omitted() -> Any:
-    """Default of a field that may be left out but, when given, must not be null."""
-    return Field(default_factory=lambda: None)
-
-
-class Payload(BaseModel):
-    """Base of every entity's create and update model: strict types, no unknown fields."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Key(Payload):
-    """Names one row by exactly one of its unique fields; an entity adds its own fields."""
-
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
-
-    id: RowId = omitted()
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if len(self.model_fields_set) != 1:
-            names = ", ".join(type(self).model_fields)
-            raise ValueError(f"must hold exactly one of: {names}")
-        return self
-
-    def to_target(self) -> Target:
-        """The field that is given, and its value."""
-        (name,) = self.model_fields_set
-        return Target(name, getattr(self, name))
 
 
 def _ordering_key(entity: str, target: Target) -> str:
@@ -153,8 +79,8 @@ class Entity:
     references: tuple[Reference, ...] = ()
     prepare: Callable[[Any, Sequence[Command]], Awaitable[None]] | None = None
     """Finds in one go the rows that a group of commands needs."""
-    explain: Callable[[Entity, Command, str], Refusal | None] | None = None
-    """Turns the name of a violated constraint into the refusal that it means."""
+    explain: Callable[[Entity, Command, Violation], Refusal | None] | None = None
+    """Turns the violation of a constraint into the refusal that it means."""
     deletable: Callable[[AsyncSession, Any], Awaitable[None]] | None = None
     """Asked before a row is deleted, with its columns as attributes; raises a `Refusal` where it
     must stay. A row to which others refer stays without being asked."""
@@ -165,26 +91,52 @@ class Entity:
         return tuple(self.target.model_fields)
 
     @cached_property
+    def table(self) -> Table:
+        """Where its rows are."""
+        table = self.model.__table__
+        assert isinstance(table, Table)
+        return table
+
+    @cached_property
+    def fields(self) -> dict[str, Column[Any]]:
+        """The row's columns by their attributes' names, in the order in which events show them."""
+        names = {each.columns[0]: each.key for each in inspect(self.model).column_attrs}
+        return {names[column]: column for column in self.table.columns if column in names}
+
+    @cached_property
     def columns(self) -> tuple[str, ...]:
-        """The row's columns, in the order in which events show them."""
-        return tuple(self.model.__table__.columns.keys())
+        """The names of the fields."""
+        return tuple(self.fields)
 
     @cached_property
     def defaults(self) -> dict[str, Callable[[], Any]]:
         """What makes the value of a column that a create does not give."""
-        return _made_here(self.model, "default")
+        return _made_here(self.fields, "default")
 
     @cached_property
     def update_defaults(self) -> dict[str, Callable[[], Any]]:
         """What makes the value of a column that changes with every update."""
-        return _made_here(self.model, "onupdate")
+        return _made_here(self.fields, "onupdate")
 
-    def normal(self, field: str, value: Any) -> Any:
-        """The form in which two values of a unique field are compared."""
-        if field not in self.model.ignore_case:
-            return value
-        # Letters beyond ASCII fold by the database's rules, which it alone knows.
-        return value.lower() if value.isascii() else value
+    @cached_property
+    def constraints(self) -> tuple[ColumnCollectionConstraint | Index, ...]:
+        """The rules of its table that are about columns, unique indexes among them."""
+        rules = (*self.table.constraints, *self.table.indexes)
+        return tuple(each for each in rules if isinstance(each, ColumnCollectionConstraint | Index))
+
+    @cached_property
+    def contested(self) -> frozenset[str]:
+        """Columns of constraints on several rows that are more than one key's: whether these let an
+        update pass depends on which of two is written first."""
+        names = {column: name for name, column in self.fields.items()}
+        wide = [
+            {names[each] for each in rule.columns if each in names}
+            for rule in self.constraints
+            if isinstance(rule, UniqueConstraint | ExcludeConstraint)
+            or (isinstance(rule, Index) and rule.unique)
+        ]
+        keys = set(self.keys)
+        return frozenset().union(*(each for each in wide if len(each) > 1 or not each <= keys))
 
     def ordering_key(self, field: str, value: Any) -> str:
         """The default key of a command about the row with this value, e.g. `user:id=42`."""
@@ -211,22 +163,15 @@ class Entity:
         return {name: getattr(row, name) for name in self.columns}
 
 
-def _made_here(model: type[Row], kind: str) -> dict[str, Callable[[], Any]]:
-    """The columns' defaults that Python makes; those of the server come back from the INSERT."""
+def _made_here(fields: Mapping[str, Column[Any]], kind: str) -> dict[str, Callable[[], Any]]:
+    """The columns' defaults that Python makes; those in SQL are SQLAlchemy's and the server's."""
     made: dict[str, Callable[[], Any]] = {}
-    for column in model.__table__.columns:
+    for name, column in fields.items():
         default = getattr(column, kind)
-        if default is None:
-            continue
-        if default.is_callable:
-            made[column.key] = partial(default.arg, None)
-        elif default.is_scalar:
-            made[column.key] = partial(_same, default.arg)
-        else:
-            raise Misconfigured(
-                f"{model.__name__}.{column.key}: its {kind} is SQL, which create and update do not "
-                "send; use server_default, or a trigger"
-            )
+        if default is not None and default.is_callable:
+            made[name] = partial(default.arg, None)
+        elif default is not None and default.is_scalar:
+            made[name] = partial(_same, default.arg)
     return made
 
 
@@ -250,6 +195,8 @@ class Registry:
                     "and verbs are single words of printable characters, and short: with "
                     f"`.rejected` behind it a type has at most {MAX_SHORT_STRING} bytes"
                 )
+        for entity in self:
+            check(entity, self)
 
     def __iter__(self) -> Iterator[Entity]:
         return iter(self._entities.values())
@@ -269,10 +216,10 @@ class Registry:
 
     @cached_property
     def by_dependency(self) -> list[str]:
-        """The entities' names; what refers to another comes after it."""
-        names = {entity.model.__tablename__: entity.name for entity in self}
-        tables = [cast(Table, entity.model.__table__) for entity in self]
-        return [names[table.name] for table in sort_tables(tables)]
+        """The entities' names; what refers to another comes after it, but within a circle."""
+        names = {entity.table: entity.name for entity in self}
+        tables = sort_tables_and_constraints(names)  # type: ignore[no-untyped-call]
+        return [names[table] for table, _ in tables if table is not None]
 
     def dependents(self, entity: Entity) -> list[tuple[Entity, Reference]]:
         """What refers to the entity's rows in a way that the database does not resolve by itself.
@@ -285,17 +232,50 @@ class Registry:
     def _dependents(self) -> dict[str, list[tuple[Entity, Reference]]]:
         found: dict[str, list[tuple[Entity, Reference]]] = {name: [] for name in self._entities}
         for entity in self:
-            columns = entity.model.__table__.columns
             for reference in entity.references:
-                rules = {key.ondelete for key in columns[reference.field].foreign_keys}
-                if reference.entity in found and rules <= {None, "NO ACTION", "RESTRICT"}:
+                rules = {key.ondelete for key in entity.fields[reference.field].foreign_keys}
+                if rules <= {None, "NO ACTION", "RESTRICT"}:
                     found[reference.entity].append((entity, reference))
         return found
+
+    def disturbed_by(self, entity: Entity) -> frozenset[str]:
+        """The entities whose rows the database itself may change where rows of this one go.
+
+        Where some of a table go, or are set to null, so may others in turn.
+        """
+        return self._disturbed_by[entity.name]
+
+    @cached_property
+    def _disturbed_by(self) -> dict[str, frozenset[str]]:
+        followers: dict[Table, set[Table]] = defaultdict(set)
+        ours = {entity.table for entity in self}
+        for table in ours.union(*(each.metadata.tables.values() for each in ours)):
+            for key in table.foreign_key_constraints:
+                if key.ondelete not in (None, "NO ACTION", "RESTRICT"):
+                    followers[key.referred_table].add(table)
+        names = {entity.table: entity.name for entity in self}
+        return {
+            entity.name: frozenset(
+                names[table] for table in _all_from(entity.table, followers) if table in names
+            )
+            for entity in self
+        }
 
     @property
     def types(self) -> list[str]:
         """All command types, such as `user.create`."""
         return [f"{entity.name}.{verb}" for entity in self for verb in entity.verbs]
+
+
+def _all_from(table: Table, followers: Mapping[Table, set[Table]]) -> set[Table]:
+    """All that follow from a table, directly or not; itself only if it is one of them."""
+    found: set[Table] = set()
+    to_do = [table]
+    while to_do:
+        new = followers.get(to_do.pop(), set()) - found
+        found |= new
+        to_do += new
+    return found
 
 
 def load_registry(modules: str) -> Registry:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.core.errors import Misconfigured, Unreachable
+from worker.core.violations import Violation
 from worker.settings.tls import mismatch
 
 
@@ -29,6 +30,39 @@ def lacks_room(error: BaseException) -> bool:
     """
     code = sqlstate(error) or ""
     return code[:2] in ("53", "58") and code not in ("53300", "53400")
+
+
+def violation_of(fault: BaseException | None) -> Violation | None:
+    """The rule of the database that a statement has broken, where that is what has happened.
+
+    A rule of the data: a constraint, a policy, a trigger that objects, a value that does not fit.
+    """
+    if not isinstance(fault, DBAPIError):
+        return None
+    told = getattr(fault.orig, "__cause__", None) or fault.orig
+    code = sqlstate(fault) or (_UNFIT if _is_unfit(told) else "")
+    is_policy = getattr(told, "server_source_function", None) == "ExecWithCheckOptions"
+    if code[:2] != "23" and code not in _RULES and not (code == "42501" and is_policy):
+        return None
+    names = ("constraint_name", "table_name", "schema_name", "column_name")
+    return Violation(code, *(getattr(told, name, None) for name in names))
+
+
+_UNFIT = "22000"
+_RULES = frozenset(
+    {
+        _UNFIT,  # data_exception: the driver's own, of a value that no column of the type can hold
+        "22001",  # string_data_right_truncation: too long
+        "22003",  # numeric_value_out_of_range
+        "44000",  # with_check_option_violation
+        "P0001",  # raise_exception: a trigger's own words
+    }
+)
+
+
+def _is_unfit(told: object) -> bool:
+    """Whether the driver itself refused a value: it says so in no code, and asked no server."""
+    return isinstance(told, ValueError)
 
 
 def first_line(error: BaseException) -> str:

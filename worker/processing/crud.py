@@ -2,8 +2,8 @@
 
 `prepare` finds the rows that a group of commands needs with one statement a kind; the handlers then
 work on what is in memory, and one flush writes what they changed, with one statement a kind again.
-Every rule that a race could break is a constraint of the database as well; `explain` turns its
-violation into the same refusal.
+Every rule that a race could break is a constraint of the database as well; `explanation.py` turns
+its violation into the same refusal.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Index, Table, UniqueConstraint, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from worker.core.errors import Conflict, NotFound, Refusal, VersionMismatch
+from worker.core.errors import Conflict, NotFound, VersionMismatch
 from worker.core.messages import Command, Event, Target, utc_now
 from worker.core.models import Row
-from worker.core.registry import Entity, Key, Payload, Reference, Verb
+from worker.core.payloads import Key, Payload
+from worker.core.registry import Entity, Reference, Verb
 from worker.database.session_guard import guarded
-from worker.processing.row_cache import Record
+from worker.processing.explanation import explain, taken
+from worker.processing.row_cache import Record, Rows
 from worker.processing.unit_of_work import Work
 
 R = TypeVar("R", bound=Row)
@@ -92,7 +94,9 @@ async def prepare(work: Work, commands: Sequence[Command]) -> None:
         if command.data is None:
             continue
         for field in command.data.model_fields_set.intersection(entity.keys):
-            uniques[field].append(getattr(command.data, field))
+            value = getattr(command.data, field)
+            if value is not None:
+                uniques[field].append(value)
         for reference in entity.references:
             field, value = _referenced(reference, command.data)
             if field:
@@ -109,46 +113,51 @@ async def prepare(work: Work, commands: Sequence[Command]) -> None:
 async def create_row(work: Work, command: Command) -> Event:
     """Add a row; refuse unique values that are taken and references to nothing."""
     entity = work.registry[command.entity]
-    # `dict(model)` would look for its `keys` first, the slow way of a missing attribute.
-    values = await _resolve(work, entity, command.data, dict(vars(command.data)))
-    await _refuse_taken(work, entity, values, None)
+    rows = await work.rows_now(entity)
+    values = await _resolve(work, entity, command.data, command.data.given())
+    await _refuse_taken(rows, entity, values, None)
     now = utc_now()
     values |= {"version": 1, "created_on": now, "updated_on": now}
     for name, default in entity.defaults.items():
         if name not in values:
             values[name] = default()
-    return Event(f"{entity.name}.created", work.rows(entity).create(values))
+    return Event(f"{entity.name}.created", rows.create(values))
 
 
 async def update_row(work: Work, command: Command) -> Event:
     """Change the fields that are given, and nothing else."""
     entity = work.registry[command.entity]
-    row = await _target(work, entity, command)
+    rows = await work.rows_now(entity)
+    row = await _target(rows, entity, command)
     given = {name: getattr(command.data, name) for name in command.data.model_fields_set}
     values = await _resolve(work, entity, command.data, given)
-    await _refuse_taken(work, entity, values, row)
+    await _refuse_taken(rows, entity, values, row)
     values["version"] = row.version + 1
     for name, default in entity.update_defaults.items():
         values.setdefault(name, default())
-    work.rows(entity).change(row, values)
+    rows.change(row, values)
+    if entity.contested.intersection(values):
+        await work.flush()
     return Event(f"{entity.name}.updated", row)
 
 
 async def delete_row(work: Work, command: Command) -> Event:
     """Remove a row, where nothing depends on it; the event shows the row as it was."""
     entity = work.registry[command.entity]
-    row = await _target(work, entity, command)
+    rows = await work.rows_now(entity)
+    row = await _target(rows, entity, command)
     for dependent, reference in work.registry.dependents(entity):
         # Those of rows that were made in this transaction could not be counted before.
-        own = work.rows(entity).own_ids()
-        count = await work.rows(dependent).count(reference.field, row.id, beside=own)
+        others = await work.rows_now(dependent)
+        count = await others.count(reference.field, row.id, beside=rows.own_ids())
         if count:
             raise _still_has(entity, row, count, dependent)
     if entity.deletable is not None:
         await work.flush()  # it may ask the database
         async with guarded(work.session):
             await entity.deletable(work.session, row)
-    work.rows(entity).delete(row)
+    rows.delete(row)
+    work.disturb(work.registry.disturbed_by(entity))
     return Event(f"{entity.name}.deleted", row)
 
 
@@ -168,12 +177,11 @@ def _still_has(entity: Entity, row: Record, count: int, dependent: Entity) -> Co
     )
 
 
-async def _target(work: Work, entity: Entity, command: Command) -> Record:
+async def _target(rows: Rows, entity: Entity, command: Command) -> Record:
     assert command.target is not None
-    row = await work.rows(entity).target(command.target)
+    row = await rows.target(command.target)
     if row is None:
         raise _missing(entity.name, command.target)
-    await work.settle(row)
     _check_version(command, row)
     return row
 
@@ -194,77 +202,42 @@ def _check_version(command: Command, row: Row | Record) -> None:
 
 def _referenced(reference: Reference, data: Any) -> tuple[str, Any]:
     """The unique field and value that name the other row; an empty field if none is named."""
-    if reference.name in data.model_fields_set:
-        target = getattr(data, reference.name).to_target()
+    named = getattr(data, reference.name, None)
+    if named is not None:
+        target = named.to_target()
         return target.field, target.value
-    if reference.field in data.model_fields_set:
-        return "id", getattr(data, reference.field)
-    return "", None
+    id_ = getattr(data, reference.field, None)
+    return ("", None) if id_ is None else ("id", id_)
 
 
 async def _resolve(work: Work, entity: Entity, data: Any, values: dict[str, Any]) -> dict[str, Any]:
     """The row's values, with every reference turned into the id of a row that exists."""
     for reference in entity.references:
-        values.pop(reference.name, None)
+        is_named = reference.name in data.model_fields_set
+        if values.pop(reference.name, None) is None and is_named:
+            values[reference.field] = None
         field, value = _referenced(reference, data)
         if not field:
             continue
-        other = await work.rows(work.registry[reference.entity]).find(field, value)
+        others = await work.rows_now(work.registry[reference.entity])
+        other = await others.find(field, value)
         if other is None:
-            member = reference.name if reference.name in data.model_fields_set else reference.field
+            member = reference.name if is_named else reference.field
             raise NotFound(
                 f"there is no {reference.entity} with {field} {value!r}",
                 pointer=f"/data/{member}",
             )
-        if other.id is None:
-            await work.flush()
         values[reference.field] = other.id
     return values
 
 
 async def _refuse_taken(
-    work: Work, entity: Entity, values: Mapping[str, Any], row: Record | None
+    rows: Rows, entity: Entity, values: Mapping[str, Any], row: Record | None
 ) -> None:
-    rows = work.rows(entity)
     for field in entity.keys:
         value = values.get(field)
         if value is None:
             continue
-        other = await rows.find(field, value)
+        other = await rows.holder(field, value)
         if other is not None and other is not row:
-            raise _taken(entity, field, value)
-        if other is None and rows.is_freed(field, value):
-            await work.flush()
-
-
-def _taken(entity: Entity, field: str, value: Any) -> Conflict:
-    return Conflict(
-        f"the {field} {value!r} is taken by another {entity.name}", pointer=f"/data/{field}"
-    )
-
-
-def explain(entity: Entity, command: Command, constraint: str) -> Refusal | None:
-    """What the violation of a constraint means to the sender, if it means anything.
-
-    Unique constraints and foreign keys are violated where another transaction came between the look
-    and the write.
-    """
-    table = entity.model.__table__
-    assert isinstance(table, Table)
-    for unique in (*table.constraints, *table.indexes):
-        if isinstance(unique, UniqueConstraint | Index) and unique.name == constraint:
-            for column in unique.columns:
-                if column.key in entity.keys:
-                    value = getattr(command.data, column.key, None)
-                    if value is None:  # a handler of one's own has chosen it
-                        return Conflict(f"the {column.key} is taken by another {entity.name}")
-                    return _taken(entity, column.key, value)
-    for reference in entity.references:
-        for key in table.foreign_key_constraints:
-            if key.name == constraint and reference.field in key.columns:
-                return NotFound(
-                    f"the {reference.entity} no longer exists", pointer=f"/data/{reference.name}"
-                )
-    if command.verb == "delete" and constraint.startswith("fk_"):
-        return Conflict(f"the {entity.name} is still in use", pointer="/target")
-    return None
+            raise taken(entity, field, value)

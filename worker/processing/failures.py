@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from time import monotonic
 
 import structlog
-from sqlalchemy.exc import IntegrityError
 
 from worker.core.backoff import Backoff
-from worker.core.errors import Refusal, words
+from worker.core.errors import Conflict, Refusal, words
 from worker.core.messages import Away, Command, DeadLetter, Job, Outcome, Refused, Retry
 from worker.core.registry import Registry
 from worker.database import ledger
 from worker.database.engine import Sessions
+from worker.database.errors import violation_of
 from worker.processing.custom_handler import HandlerFault
 from worker.processing.fault_kinds import Kind, classify, is_doubtful, is_of_the_database
 from worker.processing.outcomes import Outcomes, entry_for
+from worker.processing.row_cache import NotWritten
 from worker.processing.transaction import is_new_try
 
 log = structlog.get_logger(__name__)
@@ -122,20 +123,26 @@ class Failures:
         return await self._remember(job, self._outcomes.failed(job.item, attempts))
 
     def _refusal(self, job: Job, fault: BaseException) -> Refusal | None:
-        """What a violated constraint means, for the entity of the command; never fails."""
+        """What a violated rule of the database means, for the command's entity; never fails."""
         if not isinstance(job.item, Command):
             return None
         entity = self._registry[job.item.entity]
-        violated = fault.__cause__ if isinstance(fault, HandlerFault) else fault
-        if entity.explain is None or not isinstance(violated, IntegrityError):
+        if isinstance(fault, NotWritten):
+            return Conflict(
+                f"the database leaves the {entity.name} as it is: a trigger or a policy of it "
+                "passes this over"
+            )
+        by_handler = isinstance(fault, HandlerFault)
+        violation = violation_of(fault.__cause__ if by_handler else fault)
+        if entity.explain is None or violation is None:
             return None
-        constraint = getattr(getattr(violated.orig, "__cause__", None), "constraint_name", None)
-        if not constraint:
+        if by_handler and violation.code[:2] != "23":  # its statements are its own
             return None
         try:
-            refusal = entity.explain(entity, job.item, constraint)
+            refusal = entity.explain(entity, job.item, violation)
         except BaseException as error:  # it may be an entity's own, like its handlers
-            log.exception("a constraint cannot be explained", name=constraint, reason=words(error))
+            name = violation.constraint or violation.code
+            log.exception("a constraint cannot be explained", name=name, reason=words(error))
             return None
         return refusal if isinstance(refusal, Refusal) else None
 

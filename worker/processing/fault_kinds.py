@@ -13,14 +13,16 @@ from enum import Enum
 from socket import gaierror
 from typing import TypeGuard
 
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from worker.database.errors import violation_of
 from worker.database.failover import READ_ONLY
 from worker.database.pool.pool import WHILE_CONNECTING, NestedCheckout
 from worker.database.session_guard import RuleBroken
 from worker.processing.custom_handler import HandlerFault
 from worker.processing.outcomes import Unpublishable
+from worker.processing.row_cache import NotWritten
 
 
 class Kind(Enum):
@@ -87,7 +89,7 @@ def classify(fault: BaseException) -> Kind:
     if isinstance(fault, ConnectionError | TimeoutError | gaierror | PoolTimeout):
         return Kind.OUTAGE
     # Asking twice is a mistake of the handler's, which it would make again.
-    permanent = isinstance(fault, NestedCheckout | RuleBroken | Unpublishable)
+    permanent = isinstance(fault, NestedCheckout | NotWritten | RuleBroken | Unpublishable)
     return Kind.PERMANENT if permanent else Kind.TRANSIENT
 
 
@@ -95,18 +97,15 @@ def _classify_database(fault: DBAPIError) -> Kind:
     code = _code(fault)
     if code in _TRANSIENT:
         return Kind.TRANSIENT
-    if fault.connection_invalidated or code in _OUTAGES or code[:2] in _OUTAGE_CLASSES:
+    is_lost = fault.connection_invalidated
+    if not is_lost and (code[:2] in _PERMANENT_CLASSES or violation_of(fault) is not None):
+        return Kind.PERMANENT
+    if is_lost or code in _OUTAGES or code[:2] in _OUTAGE_CLASSES:
         return Kind.OUTAGE
     if code in _CONTENTION:
         return Kind.CONTENTION
-    if isinstance(fault, IntegrityError) or code[:2] in _PERMANENT_CLASSES:
-        return Kind.PERMANENT
-    if code:
-        return Kind.TRANSIENT
-    # Without a code asyncpg raises what it finds itself: a value that does not fit its parameter
-    # (a ValueError as well), or a connection that died under it.
-    cause = getattr(fault.orig, "__cause__", None)
-    return Kind.PERMANENT if isinstance(cause, ValueError) else Kind.OUTAGE
+    # Without a code asyncpg raises what it finds itself, such as a connection that died under it.
+    return Kind.TRANSIENT if code else Kind.OUTAGE
 
 
 def _classify_handler(fault: HandlerFault) -> Kind:

@@ -10,22 +10,33 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Table
+from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.core.messages import Target
 from worker.core.registry import Entity
 from worker.database import rows_sql
+from worker.processing.pairing import pair
+
+
+class NotWritten(Exception):
+    """The database took a write without an error, and did not carry it out."""
 
 
 class Record:
-    """One row: its columns by name, readable as attributes, too."""
+    """One row: its columns by name, readable as attributes, too.
 
-    __slots__ = ("entity", "values")
+    While it is `pending` the database has yet to say what becomes of it.
+    """
 
-    def __init__(self, entity: Entity, values: dict[str, Any]) -> None:
+    __slots__ = ("entity", "known_by", "pending", "values")
+
+    def __init__(self, entity: Entity, values: dict[str, Any], *, pending: bool = False) -> None:
         self.entity = entity
         self.values = values
+        self.pending = pending
+        self.known_by: set[tuple[str, Any]] = set()
+        """The unique fields and given values that are known to be this row's."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -34,22 +45,23 @@ class Record:
             raise AttributeError(f"{self.entity.name} has no column {name!r}") from None
 
     @property
-    def id(self) -> int | None:
+    def id(self) -> Any:
         """Its identity; none until it has been inserted."""
         return self.values.get("id")
 
     @property
     def data(self) -> dict[str, Any]:
         """The row as an event shows it."""
-        return {name: self.values[name] for name in self.entity.columns}
+        return self.values
 
 
 class Rows:
-    """What a transaction knows of the rows of one entity, under each of their unique fields.
+    """What a transaction knows of the rows of one entity, by given values of their unique fields.
 
-    A field's value is known to have a row, known to have none, or unknown and then looked up.
-    Changes are kept and written together; `flush` is called before the database is asked, so that
-    its answers hold what has been changed.
+    A value is known to be a row's, known to be nobody's, or unknown and then looked up. Whether two
+    values are equal is for the database to say, so of a value that is nobody's this is known only
+    until another is written to that field. Changes are kept and written together; `flush` is called
+    before the database is asked, so that its answers hold what has been changed.
     """
 
     def __init__(
@@ -61,55 +73,86 @@ class Rows:
         self._session = session
         self._entity = entity
         self._flush = flush
-        table = entity.model.__table__
-        assert isinstance(table, Table)
-        self._table = table
-        self._known: dict[str, dict[Any, Record | None]] = {name: {} for name in entity.keys}
+        self._known: dict[str, dict[Any, Record | int]] = {name: {} for name in entity.keys}
+        """Of a value that is nobody's, how many values had been written to the field by then."""
+        self._written = dict.fromkeys(entity.keys, 0)
+        self._by_id: dict[Any, Record] = {}
         self._ours: set[Record] = set()  # locked, or made, by this transaction
         self._freed: set[tuple[str, Any]] = set()
         self._new: list[Record] = []
-        self._changed: dict[Record, set[str]] = {}
+        self._changed: dict[Record, dict[str, Any]] = {}
         self._gone: list[Record] = []
         self._counts: dict[tuple[str, Any], int] = {}
 
     async def target(self, target: Target) -> Record | None:
         """The row, locked against other transactions, or `None`."""
-        if self._must_ask(target.field, target.value, lock=True):
-            await self.load({target.field: [target.value]}, lock=True)
-        return self._get(target.field, target.value)
+        return await self._find(target.field, target.value, lock=True)
 
     async def find(self, field: str, value: Any) -> Record | None:
         """The row, or `None`; not locked, so the database's constraints have the last word."""
-        if self._must_ask(field, value, lock=False):
-            await self.load({field: [value]}, lock=False)
-        return self._get(field, value)
+        return await self._find(field, value)
+
+    async def holder(self, field: str, value: Any) -> Record | None:
+        """The row that is seen to have a unique value which is about to be written.
+
+        Where there is none, the database may still know better as it is written.
+        """
+        if (field, value) in self._freed:
+            await self._flush()
+        return await self._find(field, value, is_sure=False)
+
+    async def _find(
+        self, field: str, value: Any, *, lock: bool = False, is_sure: bool = True
+    ) -> Record | None:
+        while True:
+            if self._must_ask(field, value, lock=lock, is_sure=is_sure):
+                await self.load({field: [value]}, lock=lock)
+            found = self._known[field][value]
+            if not isinstance(found, Record):
+                return None
+            if not found.pending:
+                return found
+            await self._flush()
+
+    def _must_ask(self, field: str, value: Any, *, lock: bool, is_sure: bool = True) -> bool:
+        found = self._known[field].get(value)
+        if isinstance(found, Record):
+            # Nobody else can change a row of this transaction's own making.
+            return lock and found not in self._ours
+        return found is None or (is_sure and found != self._written[field])
 
     async def load(self, wanted: Mapping[str, Iterable[Any]], *, lock: bool) -> None:
         """Look up in one statement all those values that are not known yet."""
         missing = {
             field: values
             for field, all_values in wanted.items()
-            if (values := [value for value in all_values if self._must_ask(field, value, lock)])
+            if (values := [each for each in all_values if self._must_ask(field, each, lock=lock)])
         }
         if not missing:
             return
         if self.is_dirty:
             await self._flush()
-        ignore_case = self._entity.model.ignore_case
-        query = rows_sql.find_rows(self._table, tuple(missing), ignore_case, lock=lock)
-        found = await self._session.execute(query, rows_sql.given(missing))
         for field, values in missing.items():
-            known = self._known[field]
+            known, now = self._known[field], self._written[field]
             for value in values:
-                known[self._entity.normal(field, value)] = None
-        for row in found.mappings():
-            record = self._learn(dict(row))
+                known[value] = now
+        most = max(map(len, missing.values()))
+        for part in rows_sql.parts(range(most), len(missing)):
+            cut = {field: values[part[0] : part[-1] + 1] for field, values in missing.items()}
+            await self._load_part({field: each for field, each in cut.items() if each}, lock=lock)
+
+    async def _load_part(self, wanted: Mapping[str, Sequence[Any]], *, lock: bool) -> None:
+        size = rows_sql.size_for(max(map(len, wanted.values())))
+        query = rows_sql.find_rows(self._entity, tuple(wanted), size, lock=lock)
+        found = await self._session.execute(query, rows_sql.given([*wanted.values()]))
+        width = 1 + len(self._entity.columns)
+        for place, *rest in found:
+            record = self._learn(dict(zip(self._entity.columns, rest, strict=False)))
             if lock:
                 self._ours.add(record)
-
-    def is_freed(self, field: str, value: Any) -> bool:
-        """Whether this transaction gave the value up without having told the database."""
-        return (field, self._entity.normal(field, value)) in self._freed
+            for (field, values), is_its in zip(wanted.items(), rest[width - 1 :], strict=True):
+                if is_its:
+                    self._know(field, values[min(place, len(values) - 1)], record)
 
     async def count(self, field: str, value: Any, *, beside: Iterable[Any] = ()) -> int:
         """How many rows have the value now; where it must be asked, also for those `beside` it."""
@@ -119,41 +162,42 @@ class Rows:
             await self.load_counts(field, [value, *beside])
         return self._counts[field, value]
 
-    async def load_counts(self, field: str, values: list[Any]) -> None:
+    async def load_counts(self, field: str, values: Sequence[Any]) -> None:
         """Count for many values in one statement."""
         if self.is_dirty:
             await self._flush()
-        counted = await self._session.execute(
-            rows_sql.count_rows(self._table, field), rows_sql.given({field: values})
-        )
         self._counts |= {(field, value): 0 for value in values}
-        self._counts |= {(field, value): number for value, number in counted}
+        for part in rows_sql.parts(values, 1):
+            counting = rows_sql.count_rows(self._entity, field, rows_sql.size_for(len(part)))
+            counted = await self._session.execute(counting, rows_sql.given([part]))
+            self._counts |= {(field, value): number for value, number in counted}
 
     def create(self, values: dict[str, Any]) -> Record:
         """A new row; it has an id once it is flushed."""
-        record = Record(self._entity, values)
+        record = Record(self._entity, values, pending=True)
         self._new.append(record)
         self._ours.add(record)
-        self._index(record)
+        for field in self._known:
+            self._give(field, values.get(field), record)
         return record
 
     def change(self, record: Record, values: Mapping[str, Any]) -> None:
         """Give some columns other values."""
-        renamed = any(name in self._known for name in values)
-        if renamed:
-            self._free(record)
-        record.values.update(values)
-        if renamed:
-            self._index(record)
-        self._changed.setdefault(record, set()).update(values)
+        for field in self._known:
+            if field in values:
+                self._free(record, field)
+                self._give(field, values[field], record)
+        record.pending = True
+        self._changed.setdefault(record, {}).update(values)
 
     def delete(self, record: Record) -> None:
         """Remove a row."""
-        self._free(record)
-        self._changed.pop(record, None)
+        for field in self._known:
+            self._free(record, field)
+        record.pending = True
         self._gone.append(record)
 
-    def own_ids(self) -> Iterator[int]:
+    def own_ids(self) -> Iterator[Any]:
         """Of the rows that this transaction has locked or made."""
         return (record.id for record in self._ours if record.id is not None)
 
@@ -163,87 +207,122 @@ class Rows:
         return bool(self._new or self._changed or self._gone)
 
     async def insert(self) -> None:
-        """Write the new rows, and complete them with their ids and the server's defaults."""
-        alike = _alike((record, record.values) for record in self._new)
-        self._new = []
-        for names, records in alike.items():
-            statement = rows_sql.insert_rows(self._table, names)
-            found = await self._session.execute(statement, _columns(records, names))
-            # Ascending ids are in the order of the records; see `insert_rows`.
-            filled_in = sorted(found.mappings(), key=lambda row: row["id"])
-            for record, rest in zip(records, filled_in, strict=True):
-                record.values.update(rest)
-                self._known["id"][record.id] = record
+        """Write the new rows, and take what the database has made of them."""
+        new, self._new = self._new, []
+        for names, records in _alike((record, record.values) for record in new):
+            for part in rows_sql.parts(records, len(names)):
+                stored = await self._written_rows(
+                    rows_sql.insert_rows(self._entity, names, rows_sql.size_for(len(part))),
+                    [[record.values[name] for record in part] for name in names],
+                )
+                paired = pair([record.values for record in part], stored, self._entity.keys)
+                for record, values in zip(part, paired, strict=True):
+                    self._store(record, record.values, dict(values))
 
     async def update(self) -> None:
         """Write what has changed in rows that there were."""
-        alike = _alike((record, sorted(names)) for record, names in self._changed.items())
-        self._changed = {}
-        for names, records in alike.items():
-            statement = rows_sql.update_rows(self._table, names)
-            await self._session.execute(statement, _columns(records, ("id", *names)))
+        changed, self._changed = self._changed, {}
+        for names, records in _alike((each, sorted(names)) for each, names in changed.items()):
+            for part in rows_sql.parts(records, 1 + len(names)):
+                columns = [[changed[record][name] for record in part] for name in names]
+                stored = await self._written_rows(
+                    rows_sql.update_rows(self._entity, names, rows_sql.size_for(len(part))),
+                    [[record.id for record in part], *columns],
+                )
+                for record, values in _by_id(part, stored):
+                    self._store(record, record.values | changed[record], values)
 
     async def remove(self) -> None:
         """Delete the rows that are gone."""
-        if self._gone:
-            ids = [record.id for record in self._gone]
-            self._gone = []
-            await self._session.execute(
-                rows_sql.delete_rows(self._table), rows_sql.given({"id": ids})
-            )
+        gone, self._gone = self._gone, []
+        for part in rows_sql.parts(gone, 1):
+            statement = rows_sql.delete_rows(self._entity, rows_sql.size_for(len(part)))
+            stored = await self._written_rows(statement, [[record.id for record in part]])
+            for record, values in _by_id(part, stored):
+                record.values, record.pending = values, False
+                self._by_id.pop(record.id, None)
+
+    async def _written_rows(
+        self, statement: Executable, columns: Sequence[Sequence[Any]]
+    ) -> list[dict[str, Any]]:
+        """Write rows; return them as they are stored, which must be all of them."""
+        found = await self._session.execute(statement, rows_sql.given(columns))
+        names = self._entity.columns
+        stored = [dict(zip(names, row, strict=True)) for row in found]
+        if len(stored) != len(columns[0]):
+            raise NotWritten(f"{len(stored)} of {len(columns[0])} {self._entity.name} rows")
+        return stored
 
     def flushed(self) -> None:
         """The database has been told everything."""
         self._freed.clear()
         self._counts.clear()
 
+    def _store(self, record: Record, given: Mapping[str, Any], stored: dict[str, Any]) -> None:
+        """Take what the database has made of a row that was written."""
+        record.values, record.pending = stored, False
+        self._by_id[stored["id"]] = record
+        for field in self._known:
+            if given.get(field) != stored[field]:
+                # It made another value of it; whose any of them is must be asked anew.
+                if field in given:
+                    self._known[field].clear()
+                self._know(field, stored[field], record)
+
     def _learn(self, values: dict[str, Any]) -> Record:
         """Take what the database said of a row in place of what was known of it."""
-        record = self._known["id"].get(values["id"])
+        record = self._by_id.get(values["id"])
         if record is None:
-            record = Record(self._entity, values)
-        else:
-            for field, known in self._known.items():
-                known[self._entity.normal(field, record.values[field])] = None
+            record = self._by_id[values["id"]] = Record(self._entity, values)
+        elif record.values != values:
+            for field in self._known:
+                if record.values[field] != values[field]:
+                    self._forget(record, field)
             record.values = values
-        self._index(record)
+        for field in self._known:
+            self._know(field, values[field], record)
         return record
 
-    def _index(self, record: Record) -> None:
-        normal = self._entity.normal
-        for field, known in self._known.items():
-            value = record.values.get(field)
-            if value is not None:
-                known[normal(field, value)] = record
+    def _know(self, field: str, value: Any, record: Record) -> None:
+        if value is not None:
+            self._known[field][value] = record
+            record.known_by.add((field, value))
 
-    def _free(self, record: Record) -> None:
-        """The row is gone, or its unique values are about to change."""
-        for field, known in self._known.items():
-            value = self._entity.normal(field, record.values.get(field))
-            known[value] = None
+    def _give(self, field: str, value: Any, record: Record) -> None:
+        if value is not None:
+            self._know(field, value, record)
+            self._written[field] += 1
+
+    def _free(self, record: Record, field: str) -> None:
+        """The row is gone, or is about to have another value."""
+        for value in self._forget(record, field):
             self._freed.add((field, value))
 
-    def _get(self, field: str, value: Any) -> Record | None:
-        return self._known[field].get(self._entity.normal(field, value))
+    def _forget(self, record: Record, field: str) -> list[Any]:
+        """The row no longer has what it was known by; return that."""
+        known = self._known[field]
+        its = [value for name, value in record.known_by if name == field]
+        for value in its:
+            record.known_by.discard((field, value))
+            if known.get(value) is record:
+                known[value] = self._written[field]
+        return its
 
-    def _must_ask(self, field: str, value: Any, lock: bool) -> bool:
-        known, normal = self._known[field], self._entity.normal(field, value)
-        if normal not in known:
-            return True
-        record = known[normal]
-        # Nobody else can change a row of this transaction's own making.
-        return lock and record is not None and record not in self._ours
+
+def _by_id(
+    records: Sequence[Record], stored: Sequence[dict[str, Any]]
+) -> Iterator[tuple[Record, dict[str, Any]]]:
+    by_id = {values["id"]: values for values in stored}
+    if by_id.keys() != {record.id for record in records}:
+        raise NotWritten(f"other rows than those of the ids given: {sorted(by_id)}")
+    return ((record, by_id[record.id]) for record in records)
 
 
 def _alike(
     records: Iterable[tuple[Record, Iterable[str]]],
-) -> dict[tuple[str, ...], list[Record]]:
+) -> Iterable[tuple[tuple[str, ...], list[Record]]]:
     """The records by the columns that are to be written."""
     alike = defaultdict(list)
     for record, names in records:
         alike[tuple(names)].append(record)
-    return alike
-
-
-def _columns(records: Iterable[Record], names: Iterable[str]) -> dict[str, Sequence[Any]]:
-    return rows_sql.given({name: [record.values[name] for record in records] for name in names})
+    return alike.items()

@@ -28,6 +28,7 @@ from worker.database import ledger
 from worker.database.ledger import DEAD_LETTERED, Entry
 from worker.processing.custom_handler import CustomHandler, HandlerFault
 from worker.processing.outcomes import Outcomes, entry_for
+from worker.processing.row_cache import Record
 from worker.processing.unit_of_work import Work
 
 
@@ -118,13 +119,13 @@ class Transaction:
         except Refusal as refusal:
             self._outcomes[position] = self._outcome_of.refused(command, refusal)
             return
-        # Not when the event is written: a new row's is after all that comes before the flush.
+        # Not when the event is written: that is after all that comes before the flush.
         time = utc_now()
 
         def write_event() -> None:
             self._outcomes[position] = self._outcome_of.done(command, event, time)
 
-        if event.row.id is None:
+        if isinstance(event.row, Record) and event.row.pending:
             self._work.owe(event.row, write_event)
         else:
             write_event()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,6 +21,7 @@ class Work:
         self.session = session
         self.registry = registry
         self._rows: dict[str, Rows] = {}
+        self._disturbed: set[str] = set()
         self._owed: dict[Record, Callable[[], None]] = {}
 
     def rows(self, entity: Entity) -> Rows:
@@ -29,8 +30,21 @@ class Work:
             self._rows[entity.name] = Rows(self.session, entity, self.flush)
         return self._rows[entity.name]
 
+    def disturb(self, entities: Iterable[str]) -> None:
+        """What is to be written may have the database change rows of these by itself."""
+        self._disturbed.update(entities)
+
+    async def rows_now(self, entity: Entity) -> Rows:
+        """The rows of an entity, of which all is forgotten that the database may have changed."""
+        if entity.name in self._disturbed:
+            await self.flush()
+            for name in self._disturbed:
+                self._rows.pop(name, None)
+            self._disturbed.clear()
+        return self.rows(entity)
+
     def owe(self, record: Record, write_event: Callable[[], None]) -> None:
-        """Write a new row's event once the row has its id."""
+        """Write a row's event once the database has said what has become of it."""
         self._owed[record] = write_event
 
     async def flush(self) -> None:
@@ -50,13 +64,9 @@ class Work:
             write_event()
         self._owed.clear()
 
-    async def settle(self, record: Record) -> None:
-        """Before a row is changed again, write the event that must still show it as it is."""
-        if record in self._owed:
-            await self.flush()
-
     async def isolate(self) -> None:
         """Forget all rows, so that a handler of one's own reads them afresh, as if alone."""
         await self.flush()
         self.session.expunge_all()
         self._rows.clear()
+        self._disturbed.clear()

@@ -16,7 +16,9 @@ from tests.support.interleavings.database import Client, server_says, violates
 from tests.support.interleavings.session import Session
 from worker.core.errors import Conflict, Refusal
 from worker.core.messages import Command, Event, utc_now
-from worker.core.registry import Entity, Payload, Registry, Verb
+from worker.core.payloads import Payload
+from worker.core.registry import Entity, Registry, Verb
+from worker.core.violations import Violation
 from worker.entities.user import User, UserKey
 from worker.processing.row_cache import Record
 from worker.processing.unit_of_work import Work
@@ -94,7 +96,7 @@ async def note(work: Work, command: Command) -> Event:
     await _behave(cast(Worker, session.client), number, behaviour)
     match behaviour:
         case "hopeless":
-            await session.fail(server_says("22003"))
+            await session.fail(server_says("22012"))
         case "conflict":
             await session.fail(violates("uq_note"))
     values = {
@@ -123,7 +125,7 @@ async def _behave(worker: Worker, number: int, behaviour: str) -> None:
             raise RuntimeError("it is broken this time")
 
 
-def explain(entity: Entity, command: Command, constraint: str) -> Refusal | None:
+def explain(entity: Entity, command: Command, violation: Violation) -> Refusal | None:
     """What the violated constraint means."""
     return Conflict(f"command {command.data.number} is in conflict")
 
