@@ -321,13 +321,16 @@ FAILS_AT_ONCE: dict[str, Misbehave] = {
     "returns a long type": partial(_return, lambda user: Event("x" * 300, user)),
     "returns no type": partial(_return, lambda user: Event(None, user)),  # type: ignore[arg-type]
     "returns a type with spaces": partial(_return, lambda user: Event("user odd", user)),
-    "sets NaN": _set_nan,
     "runs ROLLBACK TO": partial(_run, "ROLLBACK TO SAVEPOINT sa_savepoint_1"),
     "runs RELEASE": partial(_run, "release sa_savepoint_1"),
 }
 """Fails at the first attempt for good: it would do the same again."""
 
-REFUSES: dict[str, Misbehave] = {"takes a name": _take_a_name, "refuses badly": _refuse_badly}
+REFUSES: dict[str, Misbehave] = {
+    "takes a name": _take_a_name,
+    "sets NaN": _set_nan,
+    "refuses badly": _refuse_badly,
+}
 
 GOES_WELL: dict[str, Misbehave] = {
     "leaves a task": _spawn,
