@@ -89,16 +89,11 @@ THING = crud_entity(
 async def stored(desk: Desk) -> dict[str, dict[str, Any]]:
     """The rows by their names, as an event shows them."""
     rows = await desk.rows("SELECT * FROM things")
-    shown = {
-        "price": lambda value: None if value is None else str(value),
-        "shout": lambda value: value and value.lower(),
-    }
+    for row in rows:
+        row["price"] = None if row["price"] is None else str(row["price"])
+        row["shout"] = row["shout"] and row["shout"].lower()
     return {
-        row["name"]: {
-            name: shown.get(name, lambda value: value)(value)
-            for name, value in row.items()
-            if not name.endswith("_on")
-        }
+        row["name"]: {name: value for name, value in row.items() if not name.endswith("_on")}
         for row in rows
     }
 

@@ -71,16 +71,6 @@ class Payload(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    def given(self) -> dict[str, Any]:
-        """The values of a new row: those that were given, and the defaults of the others.
-
-        What is `omitted()` is the database's, or the column's default's, to fill in.
-        """
-        values = dict(vars(self))  # `dict(model)` would look for its `keys` first, the slow way
-        for name in _omittable(type(self)) - self.model_fields_set:
-            del values[name]
-        return values
-
 
 class Key(Payload):
     """Names one row by exactly one of its unique fields; an entity adds its own fields."""
@@ -100,6 +90,17 @@ class Key(Payload):
         """The field that is given, and its value."""
         (name,) = self.model_fields_set
         return Target(name, getattr(self, name))
+
+
+def values_of(data: Payload) -> dict[str, Any]:
+    """The values of a new row: those that were given, and the payload's defaults of the others.
+
+    What is `omitted()` is the database's, or the column's default's, to fill in.
+    """
+    values = dict(vars(data))  # `dict(model)` would look for its `keys` first, the slow way
+    for name in _omittable(type(data)) - data.model_fields_set:
+        del values[name]
+    return values
 
 
 @cache

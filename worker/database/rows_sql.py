@@ -20,6 +20,7 @@ from sqlalchemy import (
     Insert,
     Integer,
     Select,
+    Table,
     Update,
     Values,
     bindparam,
@@ -45,6 +46,7 @@ MAX_PARAMETERS = 30_000
 """In one statement; PostgreSQL and SQLite take 32,767, two others 65,535."""
 MAX_ROWS = 256
 """In one statement: more do not make it cheaper."""
+_COUNT = "__count"
 
 
 def parts(rows: Sequence[T], width: int) -> Iterator[Sequence[T]]:
@@ -62,7 +64,7 @@ def given(columns: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """The parameters of a statement: for each column its values, the last one again to the end."""
     count = max(map(len, columns))
     size = size_for(count)
-    parameters: dict[str, Any] = {"count": count}
+    parameters: dict[str, Any] = {_COUNT: count}
     for names, values in zip(_names(len(columns), size), columns, strict=True):
         parameters.update(zip(names, values, strict=False))
         parameters.update(zip(names[len(values) :], repeat(values[-1]), strict=False))
@@ -75,7 +77,7 @@ def _names(width: int, size: int) -> list[list[str]]:
 
 
 def _name(place: int, row: int) -> str:
-    return f"given_{place}_{row}"
+    return f"__given_{place}_{row}"  # no name of a column, which SQLAlchemy keeps for itself
 
 
 @lru_cache(4_096)
@@ -85,16 +87,16 @@ def find_rows(entity: Entity, fields: tuple[str, ...], size: int, *, lock: bool)
     Each comes with the place of the value in its list, and for each field whether it is that one's.
     Locked rows are locked in the order of their ids, so that groups do not deadlock.
     """
-    table, rows = entity.table, _Given([entity.fields[name] for name in fields], size)
+    rows = _Given(entity.table, [entity.fields[name] for name in fields], size)
     matches = [
         _same(entity.fields[name], given_, fold=name in entity.model.ignore_case)
         for name, given_ in zip(fields, rows.values, strict=True)
     ]
     query = select(rows.place, *entity.fields.values(), *matches)
-    query = query.join_from(rows, table, or_(*matches)).where(rows.are_meant)
+    query = query.join_from(rows, entity.table, or_(*matches)).where(rows.are_meant)
     if not lock:
         return query
-    return query.order_by(entity.fields["id"]).with_for_update(of=table)
+    return query.order_by(entity.fields["id"]).with_for_update(of=entity.table)
 
 
 def _same(column_: Column[Any], value: ColumnElement[Any], *, fold: bool) -> ColumnElement[bool]:
@@ -106,7 +108,7 @@ def _same(column_: Column[Any], value: ColumnElement[Any], *, fold: bool) -> Col
 def insert_rows(entity: Entity, names: tuple[str, ...], size: int) -> Insert:
     """Insert rows with these columns; returns them as they are stored, in no particular order."""
     columns = [entity.fields[name] for name in names]
-    rows = _Given(columns, size)
+    rows = _Given(entity.table, columns, size)
     meant = select(*rows.values).where(rows.are_meant)
     return insert(entity.table).from_select(columns, meant).returning(*entity.fields.values())
 
@@ -115,7 +117,7 @@ def insert_rows(entity: Entity, names: tuple[str, ...], size: int) -> Insert:
 def update_rows(entity: Entity, names: tuple[str, ...], size: int) -> Update:
     """Set these columns of the rows with the given ids; returns the rows that there were."""
     columns = [entity.fields[name] for name in names]
-    rows = _Given([entity.fields["id"], *columns], size)
+    rows = _Given(entity.table, [entity.fields["id"], *columns], size)
     id_, *values = rows.values
     return (
         update(entity.table)
@@ -179,9 +181,9 @@ class _Given(Values):
         ("size", InternalTraversal.dp_plain_obj),
     ]
 
-    def __init__(self, columns: Sequence[Column[Any]], size: int) -> None:
+    def __init__(self, table: Table, columns: Sequence[Column[Any]], size: int) -> None:
         values = (column(f"value_{place}", each.type) for place, each in enumerate(columns))
-        super().__init__(column("place", Integer), *values, name="given")
+        super().__init__(column("place", Integer), *values, name=f"for_{table.name[:50]}")
         self.size = size
 
     @property
@@ -197,7 +199,7 @@ class _Given(Values):
     @property
     def are_meant(self) -> ColumnElement[bool]:
         """Tells the rows that are given from those that only fill the list."""
-        return self.c.place < bindparam("count", type_=Integer)
+        return self.c.place < bindparam(_COUNT, type_=Integer)
 
     @property
     def _data(self) -> Any:  # type: ignore[override]

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from worker.core.errors import Conflict, NotFound, VersionMismatch
 from worker.core.messages import Command, Event, Target, utc_now
 from worker.core.models import Row
-from worker.core.payloads import Key, Payload
+from worker.core.payloads import Key, Payload, values_of
 from worker.core.registry import Entity, Reference, Verb
 from worker.database.session_guard import guarded
 from worker.processing.explanation import explain, taken
@@ -114,7 +114,7 @@ async def create_row(work: Work, command: Command) -> Event:
     """Add a row; refuse unique values that are taken and references to nothing."""
     entity = work.registry[command.entity]
     rows = await work.rows_now(entity)
-    values = await _resolve(work, entity, command.data, command.data.given())
+    values = await _resolve(work, entity, command.data, values_of(command.data))
     await _refuse_taken(rows, entity, values, None)
     now = utc_now()
     values |= {"version": 1, "created_on": now, "updated_on": now}
