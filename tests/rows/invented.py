@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import strategies as st
 from pydantic import create_model
@@ -167,7 +167,7 @@ def _entity(base: type[Row], shape: Shape, name: str, table: str, others: list[E
     references = (Reference("owner_id", entity=before, name="owner"),)
     return crud_entity(
         name=name,
-        model=type(base)(table, (base,), values | columns),
+        model=cast(Any, type(base))(table, (base,), values | columns),
         create=create_model(f"{table}_create", __base__=Payload, **payload),
         update=create_model(f"{table}_update", __base__=Payload, **payload),
         target=create_model(f"{table}_key", __base__=Key, **keys),
@@ -207,7 +207,8 @@ def _rules(shape: Shape, table: str, columns: dict[str, Column[Any]]) -> Iterato
 
 def triggers_of(shape: Shape, table: str) -> Iterator[str]:
     """What somebody has added to the table."""
-    first = next((f'NEW."{f.column}"' for f in shape.fields if f.kind in TEXTS), None)
+    texts = [f for f in shape.fields if f.kind in TEXTS and f.kind != "upper"]
+    first = next((f'NEW."{f.column}"' for f in texts), None)
     # A key may be rewritten if to do so twice makes no difference: as it is looked for, it is not.
     plain = [f for f in shape.fields if f.kind in ("int", "tiny") and not f.unique]
     number = next((f'NEW."{f.column}"' for f in plain), None)

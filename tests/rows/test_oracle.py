@@ -136,7 +136,7 @@ class PlainORM(Way):
     async def _carry_out(
         self, session: AsyncSession, entity: Entity, verb: str, command: Command
     ) -> Any:
-        row = None
+        row: Any = None
         if verb != "create":
             row = await self._found(session, entity, command)
         if verb == "delete":

@@ -15,6 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from worker.codec.parser import CLOUDEVENTS_MEMBERS, MAX_VERSION, OUR_MEMBERS
+from worker.core.json_values import FORMS
 from worker.core.registry import Entity, Registry, Verb
 from worker.core.text import CONTROL, UNSTORABLE
 
@@ -35,9 +36,29 @@ class _Generator(GenerateJsonSchema):
         largest = sys.float_info.max
         return {"minimum": -largest, "maximum": largest} | super().float_schema(schema)
 
+    def generate_inner(self, schema: Any) -> JsonSchemaValue:
+        """By a pattern: Ajv's strict mode knows no `format` unless it is taught to."""
+        type_ = schema["type"]
+        if type_ == "datetime" and schema.get("tz_constraint") == "naive":
+            type_ = "naive datetime"
+        if type_ in FORMS and type_ != "decimal":
+            return _form(type_)
+        return super().generate_inner(schema)
+
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
+        """A number, or the same as text where more digits count than readers of numbers keep."""
+        number, text = super().decimal_schema(schema)["anyOf"]
+        return {"anyOf": [number, text | _form("decimal")]}
+
 
 def _without(characters: str) -> Schema:
     return {"not": {"type": "string", "pattern": f"[{characters}]"}}
+
+
+def _form(name: str) -> Schema:
+    # Without the last condition, `$` would take a line feed for the end in some languages.
+    pattern, called = FORMS[name]
+    return {"type": "string", "description": called, "pattern": rf"^(?:{pattern})$(?!\n)"}
 
 
 def _storable() -> Schema:

@@ -18,6 +18,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
+from worker.core.json_values import readable
 from worker.core.messages import Target
 from worker.core.text import CONTROL, UNSTORABLE
 
@@ -70,6 +71,11 @@ class Payload(BaseModel):
     """Base of every entity's create and update model: strict types, no unknown fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: CoreSchema = readable(handler(source), handler.resolve_ref_schema)
+        return schema
 
 
 class Key(Payload):

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from importlib import import_module
 from typing import Any
 
-from sqlalchemy import Column, Index, Table, UniqueConstraint, inspect
+from sqlalchemy import JSON, Column, Index, Table, UniqueConstraint, inspect
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.schema import ColumnCollectionConstraint, sort_tables_and_constraints
@@ -117,6 +117,12 @@ class Entity:
     def update_defaults(self) -> dict[str, Callable[[], Any]]:
         """What makes the value of a column that changes with every update."""
         return _made_here(self.fields, "onupdate")
+
+    @cached_property
+    def documents(self) -> frozenset[str]:
+        """The fields that hold JSON."""
+        fields = self.fields.items()
+        return frozenset(name for name, column in fields if isinstance(column.type, JSON))
 
     @cached_property
     def constraints(self) -> tuple[ColumnCollectionConstraint | Index, ...]:

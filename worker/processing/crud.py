@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from pydantic_core import to_jsonable_python
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -228,6 +229,8 @@ async def _resolve(work: Work, entity: Entity, data: Any, values: dict[str, Any]
                 pointer=f"/data/{member}",
             )
         values[reference.field] = other.id
+    for name in entity.documents.intersection(values):
+        values[name] = to_jsonable_python(values[name])  # models within it, and what else it may be
     return values
 
 
