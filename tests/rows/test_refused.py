@@ -171,6 +171,20 @@ async def test_a_row_that_tables_of_others_refer_to_stays(desk: Desk) -> None:
     assert made["data"]["id"] in [row["id"] for row in await desk.rows("SELECT id FROM owners")]
 
 
+async def test_a_value_that_no_index_can_hold(desk: Desk) -> None:
+    class Wordy(Odd):
+        __tablename__ = "wordy"
+        word: Mapped[str] = mapped_column(unique=True)
+
+    class Data(Payload):
+        word: str
+
+    await desk.open(crud_entity(name="wordy", model=Wordy, create=Data, update=Data))
+    word = "".join(str(number * 7919) for number in range(5_000))
+    good, bad = await desk.together(create("wordy", word="a"), create("wordy", word=word))
+    assert (good["type"], errors(bad)) == ("wordy.created", ("conflict", "/data"))
+
+
 @pytest.mark.parametrize(
     "raising",
     ["RAISE EXCEPTION 'secret words'", "RAISE check_violation USING CONSTRAINT = 'of_a_trigger'"],

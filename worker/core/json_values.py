@@ -73,7 +73,7 @@ def _reader_of(
 ) -> Callable[[Any], Any] | None:
     whole = schema
     if schema.get("type") == "definition-ref":
-        whole = cast(Mapping[str, Any], resolve(cast(CoreSchema, schema)))
+        whole = resolve(schema)
     match whole.get("type"):
         case "enum":
             return _member(whole["cls"])

@@ -40,7 +40,7 @@ def violation_of(fault: BaseException | None) -> Violation | None:
     if not isinstance(fault, DBAPIError):
         return None
     told = getattr(fault.orig, "__cause__", None) or fault.orig
-    code = sqlstate(fault) or (_UNFIT if _is_unfit(told) else "")
+    code = sqlstate(fault) or (_NO_CODE if _is_unfit(told) else "")
     is_policy = getattr(told, "server_source_function", None) == "ExecWithCheckOptions"
     if code[:2] != "23" and code not in _RULES and not (code == "42501" and is_policy):
         return None
@@ -48,16 +48,25 @@ def violation_of(fault: BaseException | None) -> Violation | None:
     return Violation(code, *(getattr(told, name, None) for name in names))
 
 
-_UNFIT = "22000"
-_RULES = frozenset(
+UNFIT = frozenset(
     {
-        _UNFIT,  # data_exception: the driver's own, of a value that no column of the type can hold
+        _NO_CODE := "22000",  # data_exception: here, what the driver itself cannot write
         "22001",  # string_data_right_truncation: too long
         "22003",  # numeric_value_out_of_range
-        "44000",  # with_check_option_violation
-        "P0001",  # raise_exception: a trigger's own words
+        "22007",  # invalid_datetime_format
+        "22008",  # datetime_field_overflow
+        "22021",  # character_not_in_repertoire
+        "22P02",  # invalid_text_representation
+        "22P03",  # invalid_binary_representation
+        "22P05",  # untranslatable_character: the database has another encoding
+        "54000",  # program_limit_exceeded: longer than an index can hold
     }
 )
+"""A value that its column cannot hold. The rest of class 22 is a computation that failed."""
+_RULES = UNFIT | {
+    "44000",  # with_check_option_violation
+    "P0001",  # raise_exception: a trigger's own words
+}
 
 
 def _is_unfit(told: object) -> bool:

@@ -13,6 +13,7 @@ from worker.core.errors import Conflict, NotFound, Refusal
 from worker.core.messages import Command
 from worker.core.registry import Entity
 from worker.core.violations import Violation
+from worker.database.errors import UNFIT
 
 UNIQUE, FOREIGN_KEY, RESTRICT, NOT_NULL = "23505", "23503", "23001", "23502"
 _BROKEN_RULES = {
@@ -22,7 +23,7 @@ _BROKEN_RULES = {
     "44000": "a view of the database does not allow this {entity}",
     "P0001": "a trigger of the database refuses this {entity}",
 }
-_UNFIT = {"22001": "is too long", "22003": "is out of range", "22000": "does not fit its column"}
+_HOW_UNFIT = {"22001": "is too long", "22003": "is out of range"}
 
 _NUMBERS = int | float | Decimal
 
@@ -39,10 +40,11 @@ def explain(entity: Entity, command: Command, violation: Violation) -> Refusal:
         case code if code == NOT_NULL and violation.column is not None:
             field = _field(entity, violation.column)
             return Conflict(f"{field} must not be null", pointer=_data(field))
-        case code if code in _UNFIT:
+        case code if code in UNFIT:
             field = next(_unfit(entity, command), "")
+            how = _HOW_UNFIT.get(code, "does not fit its column")
             return Conflict(
-                f"{field or 'a value'} {_UNFIT[code]}", pointer=_data(field) if field else "/data"
+                f"{field or 'a value'} {how}", pointer=_data(field) if field else _whole(command)
             )
     told = _BROKEN_RULES.get(violation.code, "the {entity} would break the rule {rule}")
     rule = violation.constraint or violation.code
