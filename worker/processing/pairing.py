@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 Values = Mapping[str, Any]
+Stored = TypeVar("Stored", bound=Values)
 
 
 class Unpaired(Exception):
@@ -18,8 +19,8 @@ class Unpaired(Exception):
 
 
 def pair(
-    given: Sequence[Values], stored: Sequence[Values], unique: Collection[str]
-) -> list[Values]:
+    given: Sequence[Values], stored: Sequence[Stored], unique: Collection[str]
+) -> list[Stored]:
     """The stored rows in the order of those that were given.
 
     Rows that were given alike in every column are interchangeable. Raises `Unpaired` where others
@@ -34,7 +35,7 @@ def pair(
     return _pair_by_all(given, stored)
 
 
-def _pair_by_all(given: Sequence[Values], stored: Sequence[Values]) -> list[Values]:
+def _pair_by_all(given: Sequence[Values], stored: Sequence[Stored]) -> list[Stored]:
     """By all columns that came back as they were given."""
     kept = [
         name
@@ -42,7 +43,7 @@ def _pair_by_all(given: Sequence[Values], stored: Sequence[Values]) -> list[Valu
         if Counter(_token(row[name]) for row in given)
         == Counter(_token(row[name]) for row in stored)
     ]
-    found: dict[Hashable, list[Values]] = defaultdict(list)
+    found: dict[Hashable, list[Stored]] = defaultdict(list)
     for row in stored:
         found[_tokens(row, kept)].append(row)
     whole = {(_tokens(row, kept), _tokens(row, given[0])) for row in given}

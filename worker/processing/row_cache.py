@@ -7,7 +7,7 @@ the ORM's (see `Work.isolate`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Executable
@@ -35,7 +35,7 @@ class Record:
         self.entity = entity
         self.values = values
         self.pending = pending
-        self.known_by: set[tuple[str, Any]] = set()
+        self.known_by: list[tuple[str, Any]] = []
         """The unique fields and given values that are known to be this row's."""
 
     def __getattr__(self, name: str) -> Any:
@@ -211,47 +211,50 @@ class Rows:
         new, self._new = self._new, []
         for names, records in _alike((record, record.values) for record in new):
             for part in rows_sql.parts(records, len(names)):
-                stored = await self._written_rows(
-                    rows_sql.insert_rows(self._entity, names, rows_sql.size_for(len(part))),
-                    [[record.values[name] for record in part] for name in names],
-                )
+                statement = rows_sql.insert_rows(self._entity, names, rows_sql.size_for(len(part)))
+                columns = [[record.values[name] for record in part] for name in names]
+                stored = self._whole(await self._write(statement, columns))
                 paired = pair([record.values for record in part], stored, self._entity.keys)
                 for record, values in zip(part, paired, strict=True):
-                    self._store(record, record.values, dict(values))
+                    self._store(record, record.values, values)
 
     async def update(self) -> None:
         """Write what has changed in rows that there were."""
         changed, self._changed = self._changed, {}
         for names, records in _alike((each, sorted(names)) for each, names in changed.items()):
             for part in rows_sql.parts(records, 1 + len(names)):
+                statement = rows_sql.update_rows(self._entity, names, rows_sql.size_for(len(part)))
                 columns = [[changed[record][name] for record in part] for name in names]
-                stored = await self._written_rows(
-                    rows_sql.update_rows(self._entity, names, rows_sql.size_for(len(part))),
-                    [[record.id for record in part], *columns],
-                )
-                for record, values in _by_id(part, stored):
-                    self._store(record, record.values | changed[record], values)
+                ids = [record.id for record in part]
+                stored = self._whole(await self._write(statement, [ids, *columns]))
+                by_id = {values["id"]: values for values in stored}
+                _check(ids, by_id)
+                for record in part:
+                    self._store(record, changed[record], by_id[record.id])
 
     async def remove(self) -> None:
         """Delete the rows that are gone."""
         gone, self._gone = self._gone, []
         for part in rows_sql.parts(gone, 1):
             statement = rows_sql.delete_rows(self._entity, rows_sql.size_for(len(part)))
-            stored = await self._written_rows(statement, [[record.id for record in part]])
-            for record, values in _by_id(part, stored):
-                record.values, record.pending = values, False
+            ids = [record.id for record in part]
+            _check(ids, [id_ for (id_,) in await self._write(statement, [ids])])
+            for record in part:
+                record.pending = False
                 self._by_id.pop(record.id, None)
 
-    async def _written_rows(
+    async def _write(
         self, statement: Executable, columns: Sequence[Sequence[Any]]
-    ) -> list[dict[str, Any]]:
-        """Write rows; return them as they are stored, which must be all of them."""
-        found = await self._session.execute(statement, rows_sql.given(columns))
+    ) -> Sequence[Sequence[Any]]:
+        """Write rows; return what comes back of them, which must be as many."""
+        found = (await self._session.execute(statement, rows_sql.given(columns))).all()
+        if len(found) != len(columns[0]):
+            raise NotWritten(f"{len(found)} of {len(columns[0])} {self._entity.name} rows")
+        return found
+
+    def _whole(self, rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
         names = self._entity.columns
-        stored = [dict(zip(names, row, strict=True)) for row in found]
-        if len(stored) != len(columns[0]):
-            raise NotWritten(f"{len(stored)} of {len(columns[0])} {self._entity.name} rows")
-        return stored
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def flushed(self) -> None:
         """The database has been told everything."""
@@ -260,14 +263,14 @@ class Rows:
 
     def _store(self, record: Record, given: Mapping[str, Any], stored: dict[str, Any]) -> None:
         """Take what the database has made of a row that was written."""
-        record.values, record.pending = stored, False
+        before, record.values, record.pending = record.values, stored, False
         self._by_id[stored["id"]] = record
-        for field in self._known:
-            if given.get(field) != stored[field]:
-                # It made another value of it; whose any of them is must be asked anew.
-                if field in given:
-                    self._known[field].clear()
-                self._know(field, stored[field], record)
+        for field, known in self._known.items():
+            if field not in given and field not in before:
+                self._written[field] += 1  # a value that the database has made
+            elif given.get(field, before.get(field)) != stored[field]:
+                # It has made another value of it: whose any of them is must be asked anew.
+                known.clear()
 
     def _learn(self, values: dict[str, Any]) -> Record:
         """Take what the database said of a row in place of what was known of it."""
@@ -279,14 +282,12 @@ class Rows:
                 if record.values[field] != values[field]:
                     self._forget(record, field)
             record.values = values
-        for field in self._known:
-            self._know(field, values[field], record)
         return record
 
     def _know(self, field: str, value: Any, record: Record) -> None:
         if value is not None:
             self._known[field][value] = record
-            record.known_by.add((field, value))
+            record.known_by.append((field, value))
 
     def _give(self, field: str, value: Any, record: Record) -> None:
         if value is not None:
@@ -303,19 +304,15 @@ class Rows:
         known = self._known[field]
         its = [value for name, value in record.known_by if name == field]
         for value in its:
-            record.known_by.discard((field, value))
             if known.get(value) is record:
                 known[value] = self._written[field]
+        record.known_by = [each for each in record.known_by if each[0] != field]
         return its
 
 
-def _by_id(
-    records: Sequence[Record], stored: Sequence[dict[str, Any]]
-) -> Iterator[tuple[Record, dict[str, Any]]]:
-    by_id = {values["id"]: values for values in stored}
-    if by_id.keys() != {record.id for record in records}:
-        raise NotWritten(f"other rows than those of the ids given: {sorted(by_id)}")
-    return ((record, by_id[record.id]) for record in records)
+def _check(ids: Sequence[Any], written: Collection[Any]) -> None:
+    if set(ids) != set(written):
+        raise NotWritten("other rows than those with the ids given")
 
 
 def _alike(
