@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.fakes import ANN, delivery, make_codec
 from worker.codec.parser import CLOUDEVENTS_MEMBERS, OUR_MEMBERS
-from worker.core.messages import Command, Item, Unusable
+from worker.core.messages import Command, Item, Query, Unusable
 
 CODEC = make_codec()
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -34,6 +34,7 @@ def meaning(item: Item) -> tuple[Any, ...]:
     said = (envelope.id, envelope.type, envelope.key, envelope.digest, envelope.trace)
     if isinstance(item, Command):
         return (*said, item.data, item.target, item.expected_version)
+    assert not isinstance(item, Query)
     return (*said, item.problem)
 
 

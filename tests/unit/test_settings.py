@@ -468,6 +468,7 @@ UNITS = ("_seconds", "_days", "_bytes")
 COUNTS = {
     "partitions",
     "lanes",
+    "queries",
     "group_size",
     "prefetch",
     "max_attempts",

@@ -18,6 +18,7 @@ import structlog
 from pydantic_core import to_json
 
 from worker.codec.parser import Reading
+from worker.codec.query_parser import QueryReading
 from worker.codec.strict_json import (
     Malformed,
     Path,
@@ -27,6 +28,7 @@ from worker.codec.strict_json import (
 )
 from worker.core.errors import words
 from worker.core.messages import Answer, Delivery, Envelope, Item, Problem, Unusable, new_id
+from worker.core.query_schema import QuerySchemas
 from worker.core.registry import Registry
 
 log = structlog.get_logger(__name__)
@@ -48,6 +50,8 @@ _TITLES = {
     "id_reused": "The id was used for another command",
     "forbidden": "The sender may not send this command",
     "failed": "The command could not be carried out",
+    "timed_out": "The query was not answered in time",
+    "busy": "Too many queries are waiting",
     "refused": "The command was refused",
 }
 
@@ -97,7 +101,7 @@ class Codec:
     """Reads deliveries and writes events.
 
     `own_queues` are the names that a `reply_to` must not have: an answer sent there would come back
-    as a command, or be taken for a dead letter.
+    as a command, or be taken for a dead letter. Without `takes_queries` there are only commands.
     """
 
     def __init__(
@@ -107,8 +111,11 @@ class Codec:
         max_body_bytes: int = 1_048_576,
         source: str = "/worker",
         own_queues: frozenset[str] = frozenset(),
+        takes_queries: bool = True,
     ) -> None:
         self._registry = registry
+        self._takes_queries = takes_queries
+        self._schemas = QuerySchemas(registry)
         self._max_body_bytes = max_body_bytes
         self._source = source
         self._own_queues = own_queues
@@ -141,15 +148,30 @@ class Codec:
     def _item(
         self, delivery: Delivery, members: dict[str, Any], unstorable: Sequence[Path] = ()
     ) -> Item:
-        reading = Reading(self._registry, self._own_queues, delivery, members, unstorable)
+        reading = self._reading(delivery, members, unstorable)
         try:
-            return reading.item()
+            if reading.query is None:
+                return reading.item()
+            query = QueryReading(self._registry, self._own_queues, delivery, members, unstorable)
+            return query.read(self._schemas, *reading.query)
         except BaseException as error:  # an entity's own validators may raise whatever they like
             envelope = reading.unchecked_envelope()
             log.exception(
                 "a validator failed", type=envelope.type, command=envelope.id, reason=words(error)
             )
             return Unusable(envelope, Problem("failed", _VALIDATOR_FAILED))
+
+    def _reading(
+        self, delivery: Delivery, members: dict[str, Any], unstorable: Sequence[Path] = ()
+    ) -> Reading:
+        return Reading(
+            self._registry,
+            self._own_queues,
+            delivery,
+            members,
+            unstorable,
+            takes_queries=self._takes_queries,
+        )
 
     def _malformed(self, delivery: Delivery, error: Malformed) -> Unusable:
         detail = f"The message cannot be read: {error}."
@@ -169,14 +191,14 @@ class Codec:
         delivery = Delivery(body, tag=0, source=_NOWHERE, type=type_, attributes=attributes)
         return self.decode(delivery).envelope.key
 
-    def decode_unsent(self, body: bytes) -> Item:
-        """Read a command before it is sent, as a worker will."""
-        return self.decode(Delivery(body, tag=0, source=_NOWHERE))
+    def decode_unsent(self, body: bytes, *, reply_to: str | None = None) -> Item:
+        """Read a command or a query before it is sent, as a worker will."""
+        return self.decode(Delivery(body, tag=0, source=_NOWHERE, reply_to=reply_to))
 
     def _bare_envelope(self, delivery: Delivery) -> Envelope:
         """What the AMQP properties alone tell."""
         members = dict(delivery.attributes or {})
-        envelope = Reading(self._registry, self._own_queues, delivery, members).envelope()
+        envelope = self._reading(delivery, members).envelope()
         return replace(envelope, digest=sha256(delivery.body).digest())
 
     def problem_data(self, problem: Problem) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class Reading:
         delivery: Delivery,
         members: dict[str, Any],
         unstorable: Sequence[Path] = (),
+        *,
+        takes_queries: bool = True,
     ) -> None:
         self._delivery = delivery
         self._members = members
@@ -69,12 +71,19 @@ class Reading:
         self._own_queues = own_queues
         self._faults: list[Fault] = []
         self._untold = 0
+        self._takes_queries = takes_queries
         type_ = members.get("type")
         if type_ is None:  # a null member is an absent one
             type_ = delivery.type
         self._type = type_
         self._registry = registry
         self._found = registry.find(type_) if isinstance(type_, str) else None
+        self.query = (
+            registry.find_query(type_)
+            if takes_queries and self._found is None and isinstance(type_, str)
+            else None
+        )
+        """The entity and verb of a query, which is read by `QueryReading`."""
 
     def item(self) -> Item:
         """The command, or what is wrong with it."""
@@ -105,11 +114,12 @@ class Reading:
             if "message_id" in self._delivery.lost:  # without it, it could have two effects
                 self._fault("/id", "encoding", "the AMQP property message_id is not UTF-8")
         id_ = self._text("id", id_, 200)
+        found = self._found or self.query
         correlation = self._text("correlation_id", self._delivery.correlation_id, 255)
         return Envelope(
             delivery=self._delivery,
             id=id_,
-            type=f"{self._found[0].name}.{self._found[1]}" if self._found else None,
+            type=f"{found[0].name}.{found[1]}" if found else None,
             key=key,
             digest=self._digest(),
             correlation_id=correlation or id_,
@@ -204,7 +214,8 @@ class Reading:
         self._untold += max(0, len(self._unstorable) - MAX_FAULTS)
 
     def _refuse_type(self) -> None:
-        known = ", ".join(self._registry.types)
+        queries = self._registry.query_types if self._takes_queries else ()
+        known = ", ".join((*self._registry.types, *queries))
         if self._type is None and "message_type" in self._delivery.lost:
             detail = f"stands in the AMQP property, which is not UTF-8. Known: {known}"
         elif self._type is None:
@@ -214,11 +225,14 @@ class Reading:
         self._fault("/type", "unknown_type", detail)
 
     def _target(self, entity: Entity, verb: Verb) -> Target | None:
-        value = self._members.get("target")
         if not verb.targeted:
-            if value is not None:
+            if self._members.get("target") is not None:
                 self._fault("/target", "not_allowed", "must not be given for this command")
             return None
+        return self._target_of(entity)
+
+    def _target_of(self, entity: Entity) -> Target | None:
+        value = self._members.get("target")
         names = ", ".join(entity.keys)
         if not isinstance(value, dict):
             self._fault("/target", "missing", f"must be an object with exactly one of: {names}")

@@ -39,12 +39,13 @@ def pointer_to(path: Path) -> str:
 def faults_of(error: ValidationError, member: str) -> list[Fault]:
     """What a payload's model found wrong with this member of a command."""
     return [
-        Fault(pointer_to((member, *fault["loc"])), fault["type"], _in_words(fault["msg"]))
+        Fault(pointer_to((member, *fault["loc"])), fault["type"], in_words(fault["msg"]))
         for fault in error.errors(include_url=False, include_input=False)
     ]
 
 
-def _in_words(message: str) -> str:
+def in_words(message: str) -> str:
+    """A sentence of pydantic's as the others here are."""
     if message == "Field required":
         return "is missing"
     message = message.removeprefix("Value error, ").removesuffix(" after validation")

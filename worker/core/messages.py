@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from os import urandom
 from time import time_ns
-from typing import Any, Protocol, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, dataclass_transform
+
+if TYPE_CHECKING:
+    from worker.core.queries import Get, Page
 
 T = TypeVar("T")
 
@@ -174,7 +177,16 @@ class Barred:
     problem: Problem
 
 
-Item = Command | Unusable | Barred
+@value
+class Query:
+    """A usable query, which changes nothing and is answered to its asker alone."""
+
+    envelope: Envelope
+    entity: str
+    asked: Get | Page
+
+
+Item = Command | Unusable | Barred | Query
 
 
 @value

@@ -36,6 +36,9 @@ class Row(Base):
     ignore_case: ClassVar[frozenset[str]] = frozenset()
     """Unique text columns that are compared without regard to case: their unique index is on
     `lower(column)`."""
+    not_queried: ClassVar[frozenset[str]] = frozenset()
+    """Columns and relationships of which queries know nothing: they are not shown, filtered,
+    ordered, grouped, followed or included."""
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True, sort_order=-10)
     version: Mapped[int] = mapped_column(default=1, server_default="1", sort_order=10)

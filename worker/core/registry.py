@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import JSON, Column, Index, Table, UniqueConstraint, inspect
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.schema import ColumnCollectionConstraint, sort_tables_and_constraints
 
 from worker.core.entity_rules import check
@@ -32,6 +33,11 @@ Handler = Callable[[Any, Command], Awaitable[Event]]
 
 A batched handler gets the transaction's `Work` in place of the session; see `crud.py`.
 """
+
+
+QUERIES = ("get", "list")
+"""What can be asked of every entity, unless it has a verb of its own with that name."""
+QUERY_WORDS = frozenset({"and", "or", "not", "all", "some", "none", "every"})
 
 
 def _ordering_key(entity: str, target: Target) -> str:
@@ -203,6 +209,7 @@ class Registry:
                 )
         for entity in self:
             check(entity, self)
+            _refuse_words_of_queries(entity)
 
     def __iter__(self) -> Iterator[Entity]:
         return iter(self._entities.values())
@@ -215,6 +222,13 @@ class Registry:
         name, _, verb = type_.partition(".")
         entity = self._entities.get(name)
         return (entity, verb) if entity and verb in entity.verbs else None
+
+    def find_query(self, type_: str) -> tuple[Entity, str] | None:
+        """The entity and verb of a query such as `user.list`, or `None`."""
+        name, _, verb = type_.partition(".")
+        entity = self._entities.get(name)
+        is_query = entity and verb in QUERIES and verb not in entity.verbs
+        return (entity, verb) if entity and is_query else None
 
     def of_row(self, row: Row) -> Entity:
         """The entity that a row belongs to."""
@@ -271,6 +285,22 @@ class Registry:
     def types(self) -> list[str]:
         """All command types, such as `user.create`."""
         return [f"{entity.name}.{verb}" for entity in self for verb in entity.verbs]
+
+    @property
+    def query_types(self) -> list[str]:
+        """All types of queries, such as `user.list`."""
+        types = [f"{entity.name}.{verb}" for entity in self for verb in QUERIES]
+        return [type_ for type_ in types if self.find_query(type_)]
+
+
+def _refuse_words_of_queries(entity: Entity) -> None:
+    model, words = entity.model, sorted(QUERY_WORDS)
+    for name in words:
+        if name in entity.columns or isinstance(getattr(model, name, None), QueryableAttribute):
+            raise Misconfigured(
+                f"{model.__name__}.{name}: no column and no relationship may be named so, because "
+                f"a query's `where` has a meaning for it. Taken are: {', '.join(words)}"
+            )
 
 
 def _all_from(table: Table, followers: Mapping[Table, set[Table]]) -> set[Table]:

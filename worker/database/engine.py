@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import make_url
@@ -33,6 +34,26 @@ def make_engine(settings: DatabaseSettings, *, name: str = "worker") -> AsyncEng
 
     `name` is what the server calls the connections (`application_name`), and the pool's own name.
     """
+    engine = _engine(settings, name, _BY_KEY)
+    follow(engine)
+    return engine
+
+
+def make_query_engine(settings: DatabaseSettings, connections: int, *, name: str) -> AsyncEngine:
+    """An engine for queries: so many connections, each transaction READ ONLY.
+
+    To the replica, if there is one. The server plans as it likes: what a filter needs may be the
+    whole table.
+    """
+    url = settings.replica_url or settings.url
+    own = settings.model_copy(update={"url": url, "pool_size": connections, "max_overflow": 0})
+    engine = _engine(own, name, {})
+    if settings.replica_url is None:
+        follow(engine)
+    return engine.execution_options(postgresql_readonly=True)
+
+
+def _engine(settings: DatabaseSettings, name: str, plans: Mapping[str, str]) -> AsyncEngine:
     engine = create_async_engine(
         make_url(settings.url.get_secret_value()).difference_update_query(("ssl", "sslmode")),
         poolclass=FairPool,
@@ -46,16 +67,15 @@ def make_engine(settings: DatabaseSettings, *, name: str = "worker") -> AsyncEng
             "timeout": settings.connect_timeout_seconds,
             # Longer than any statement may run: only a server that answers nothing runs into it.
             "command_timeout": settings.statement_timeout_seconds + 5,
-            **(_pooled(name) if settings.transaction_pooler else _direct(settings, name)),
+            **(_pooled(name) if settings.transaction_pooler else _direct(settings, name, plans)),
         },
     )
     attach(pool_of(engine).meter, engine)
     secure(engine, settings)
-    follow(engine)
     return engine
 
 
-def _direct(settings: DatabaseSettings, name: str) -> dict[str, Any]:
+def _direct(settings: DatabaseSettings, name: str, plans: Mapping[str, str]) -> dict[str, Any]:
     """What a session of one's own is told: kept by the server, for a client that may be gone."""
     milliseconds = {
         "statement_timeout": settings.statement_timeout_seconds,
@@ -63,7 +83,7 @@ def _direct(settings: DatabaseSettings, name: str) -> dict[str, Any]:
         "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout_seconds,
     }
     limits = {key: str(round(value * 1000)) for key, value in milliseconds.items()}
-    return {"server_settings": {"application_name": name, **limits, **_BY_KEY}}
+    return {"server_settings": {"application_name": name, **limits, **plans}}
 
 
 def _pooled(name: str) -> dict[str, Any]:

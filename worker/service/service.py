@@ -37,6 +37,7 @@ from worker.database.pool.metrics import reader_of
 from worker.database.pool.pool import pool_of
 from worker.processing.lanes import Lanes
 from worker.processing.processor import Processor
+from worker.service.queries import make_queries
 from worker.settings.settings import Settings
 from worker.telemetry import runtime
 from worker.telemetry.command_log import CommandLog, keep_summing_up
@@ -82,11 +83,15 @@ class Service:
             self._engine, self.health.part("database"), migrations=settings.migrations
         )
         registry = registry or load_registry(settings.entities)
-        self._authorization = Authorization(settings.authorization, registry.types)
+        self._query_types = frozenset(registry.query_types if settings.queries else ())
+        self._authorization = Authorization(
+            settings.authorization, [*registry.types, *registry.query_types]
+        )
         self._codec = Codec(
             registry,
             max_body_bytes=settings.max_body_bytes,
             own_queues=frozenset(self._topology.queues),
+            takes_queries=settings.queries > 0,
         )
         processor = Processor(
             self._sessions,
@@ -125,6 +130,9 @@ class Service:
             lanes=settings.lanes,
             group_size=settings.group_size,
             retries_at_once=max(1, min(settings.lanes, settings.database.room - settings.lanes)),
+        )
+        self._queries, self._query_engine = make_queries(
+            settings, registry, self._codec, self._settlement.reply
         )
         self._consumer = Consumer(
             self._topology,
@@ -173,6 +181,7 @@ class Service:
             with suppress(TimeoutError):  # a frozen server does not take leave
                 async with asyncio.timeout(3):
                     await self._engine.dispose()
+                    await self._query_engine.dispose()
 
     async def _run(self) -> None:
         broker, name = self._settings.broker, self._settings.namespace
@@ -187,6 +196,7 @@ class Service:
                 self.health.part("commands"),
                 self._topology_watch.around(self._consumer.serve, self._consumer.starving),
             ),
+            "queries": self._queries.run(),
             "answers": self._settlement.run(),
             "database": self._watch_the_database(),
             "retention": self._keep_pruned(),
@@ -198,7 +208,7 @@ class Service:
         try:
             await self._until(stop, tasks.values())
             log.info("stopping", seconds=self._settings.shutdown_seconds)
-            await self._finish_what_is_in_hand(tasks["lanes"])
+            await self._finish_what_is_in_hand(tasks["lanes"], tasks["queries"])
         finally:
             await end([*tasks.values(), stop])
         log.info("stopped")
@@ -220,13 +230,15 @@ class Service:
             await warn_if_crowded(self._engine, processes=self._processes)
         await self._watch.keep_looking()
 
-    async def _finish_what_is_in_hand(self, lanes: asyncio.Task[None]) -> None:
+    async def _finish_what_is_in_hand(self, *works: asyncio.Task[None]) -> None:
         try:
             async with asyncio.timeout(self._settings.shutdown_seconds):
                 self._lanes.stop()
+                self._queries.stop()
                 await self._consumer.stop_taking()
-                await asyncio.wait({lanes})
-                result_of(lanes)
+                await asyncio.wait(works)
+                for work in works:
+                    result_of(work)
                 await self._consumer.finish()
                 await self._settlement.finish()
         except TimeoutError:
@@ -247,6 +259,10 @@ class Service:
         item = self._authorization.judge(self._codec.decode(delivery))
         if self._has_partitions:
             self._routing.look(item.envelope)
+        envelope = item.envelope
+        if envelope.type in self._query_types and envelope.reply_to is not None:
+            self._queries.submit(item)
+            return
         self._lanes.submit(item)
 
     async def _may_consume(self) -> None:

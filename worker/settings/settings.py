@@ -148,6 +148,11 @@ class DatabaseSettings(_TlsSection):
         "with `?sslmode=verify-full` by TLS, certificate verified; of a primary and its standbys "
         "`postgresql+asyncpg://user:password@/name?host=a:5432&host=b:5432`.",
     )
+    replica_url: SecretStr | None = Field(
+        None,
+        description="Address of a standby that queries are answered from, and that may lag behind; "
+        "unset, it is the address above.",
+    )
     tls_ca_file: AuthoritiesFile = Field(
         None,
         description="PEM file of the authorities that the server's certificate may come from; "
@@ -194,10 +199,11 @@ class DatabaseSettings(_TlsSection):
         "no command.",
     )
 
-    @field_validator("url")
+    @field_validator("url", "replica_url")
     @classmethod
-    def _asyncpg(cls, value: SecretStr) -> SecretStr:
-        check_database(value.get_secret_value())
+    def _asyncpg(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_database(value.get_secret_value())
         return value
 
     @property
@@ -263,6 +269,11 @@ class Settings(BaseSettings):
     )
     lanes: Count = Field(
         4, description="Concurrent transactions; commands with the same key share a lane."
+    )
+    queries: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        2,
+        description="Queries that are answered at the same time, each on a connection beside the "
+        "pool's; 0 answers none.",
     )
     group_size: Annotated[int, Field(ge=1, le=1_000)] = Field(
         256,

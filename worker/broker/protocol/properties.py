@@ -148,6 +148,12 @@ def all_of(original: Basic.Properties | bytes) -> Basic.Properties:
         return Basic.Properties()
 
 
+def expiration_of(original: Basic.Properties | bytes | None) -> float | None:
+    """Seconds after which the sender of a message has no more use for it, if it says so."""
+    told = all_of(original).expiration if original is not None else None
+    return int(told) / 1000 if told and told.isascii() and told.isdigit() else None
+
+
 def of(publication: Publication, limit: float = math.inf) -> Basic.Properties:
     """What a message leaves with; a copy leaves with what its original came with.
 

@@ -6,7 +6,16 @@ from datetime import datetime
 from typing import Any
 
 from worker.broker.topology import Topology
-from worker.core.messages import SENDER_HEADER, DeadLetter, Job, Publication, Settled, utc_now
+from worker.core.messages import (
+    SENDER_HEADER,
+    Answer,
+    DeadLetter,
+    Envelope,
+    Job,
+    Publication,
+    Settled,
+    utc_now,
+)
 
 CLOUDEVENT = "application/cloudevents+json"
 EVENT_NOT_PUBLISHED = "event_not_published"
@@ -20,7 +29,14 @@ class Answers:
 
     def event(self, job: Job, outcome: Settled) -> Publication:
         """What tells everybody what became of the command."""
-        answer, envelope = outcome.answer, job.envelope
+        return self._event(job.envelope, outcome.answer)
+
+    def reply(self, envelope: Envelope, answer: Answer) -> Publication:
+        """The answer of a query, which its asker alone gets."""
+        assert envelope.reply_to is not None
+        return reply(self._event(envelope, answer), envelope.reply_to)
+
+    def _event(self, envelope: Envelope, answer: Answer) -> Publication:
         headers: dict[str, Any] = dict(envelope.trace)
         if envelope.id is not None:
             headers["commandid"] = envelope.id

@@ -96,6 +96,15 @@ class Replies:
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
 
+    async def deliver(self, reply: Publication) -> None:
+        """Send one; return when the broker has it, or when it is given up."""
+        self._asked_for.set()
+        if not self._room:
+            self._lose("full", 1)
+            return
+        self._room -= 1
+        await self._send([reply])
+
     async def finish(self) -> None:
         """Wait a moment for those in flight, and give up the rest."""
         if self._sending:

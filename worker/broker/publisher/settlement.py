@@ -10,7 +10,7 @@ from worker.broker.publisher.publications import Answers, reply
 from worker.broker.publisher.publisher import Faults, Publisher
 from worker.broker.publisher.replies import Replies
 from worker.broker.topology import Topology
-from worker.core.messages import DeadLetter, Job, Settled
+from worker.core.messages import Answer, DeadLetter, Envelope, Job, Settled
 from worker.core.tasks import together
 from worker.telemetry.instruments import Instrument, Reading
 from worker.telemetry.readiness import Part
@@ -95,6 +95,10 @@ class Settlement:
         if not faults:
             return free
         return self._not_held(free, faults, Kind.DEAD_LETTER, at_first, Kind.EVENT)
+
+    async def reply(self, envelope: Envelope, answer: Answer) -> None:
+        """Send the answer of a query; return when the broker has it, or when it is given up."""
+        await self._replies.deliver(self._answers.reply(envelope, answer))
 
     def _reply(self, settled: Sequence[Pair]) -> None:
         replies = [

@@ -1,0 +1,1 @@
+"""Queries: from what is asked for to SQL expressions, and to the answer."""
