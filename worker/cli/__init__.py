@@ -27,6 +27,7 @@ from worker.cli import (
     migration,
     partitions,
     publish,
+    query,
     run,
     schema,
     watch,
@@ -71,6 +72,7 @@ app.command("doctor")(doctor.doctor)
 app.command("migrate")(migrate.migrate)
 app.command("migration")(migration.migration)
 app.command("publish")(publish.publish)
+app.command("query")(query.query)
 app.command("watch")(watch.watch)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(ledger.app, name="ledger")

@@ -23,18 +23,28 @@ OPTIONS = {
 
 
 def publication_of(
-    topology: Topology, codec: Codec, command: dict[str, Any], body: bytes | None = None
+    topology: Topology,
+    codec: Codec,
+    command: dict[str, Any],
+    body: bytes | None = None,
+    *,
+    options: dict[str, str] | None = None,
+    reply_to: str | None = None,
 ) -> Publication:
     """The command as a message; `body` are its bytes, if there are some already.
+
+    What is wrong is told by the `options` of the command line that stand for its members.
 
     Raises `Misused`, with what is wrong, for a command that a worker with these entities could only
     set aside as a dead letter.
     """
     from worker.core.messages import Unusable
 
-    item = codec.decode_unsent(json.dumps(command).encode() if body is None else body)
+    written = json.dumps(command).encode() if body is None else body
+    item = codec.decode_unsent(written, reply_to=reply_to)
     if isinstance(item, Unusable):
-        raise Misused(_refusal(item.problem, OPTIONS if body is None else {}))
+        given = OPTIONS if options is None else options
+        raise Misused(_refusal(item.problem, given if body is None else {}))
     return as_publication(topology, item, command)
 
 

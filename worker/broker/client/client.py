@@ -65,7 +65,13 @@ class Sender:
         self._waiting: dict[str, list[asyncio.Future[Reply]]] = {}
         self._listening = False
 
-    async def send(self, publication: Publication, *, reply_to: str | None = None) -> None:
+    async def send(
+        self,
+        publication: Publication,
+        *,
+        reply_to: str | None = None,
+        expires_seconds: float | None = None,
+    ) -> None:
         """Publish one message; return when the broker has stored it.
 
         With `copy_of`, its properties are sent as they are. Raises `Misconfigured` when no
@@ -75,6 +81,8 @@ class Sender:
         if own is None:
             own = properties.of(publication)
             own.reply_to = reply_to
+            if expires_seconds is not None:
+                own.expiration = str(max(1, round(expires_seconds * 1000)))
         # Who sends it, be it for the second time: the broker knows no other.
         own.user_id = self._user_id
         try:
@@ -105,8 +113,12 @@ class Sender:
         except FAILURES as error:
             raise lost(error) from error
 
-    async def ask(self, publication: Publication, *, timeout_seconds: float) -> Reply:
+    async def ask(
+        self, publication: Publication, *, timeout_seconds: float, expires: bool = False
+    ) -> Reply:
         """Publish a command and wait for the copy of its event that answers it.
+
+        One that `expires` is dropped by the broker when nobody waits any more.
 
         Raises as `send` does, and `TimedOut`.
         """
@@ -116,7 +128,8 @@ class Sender:
         self._waiting.setdefault(correlation, []).append(answer)
         ending = asyncio.ensure_future(closed(self._connection, self._channel))
         try:
-            await self.send(publication, reply_to=REPLY_TO)
+            seconds = timeout_seconds if expires else None
+            await self.send(publication, reply_to=REPLY_TO, expires_seconds=seconds)
             either: set[asyncio.Future[Any]] = {answer, ending}
             await asyncio.wait(either, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
@@ -127,7 +140,8 @@ class Sender:
                     "the answer; the command itself has been published"
                 )
             raise TimedOut(
-                f"no answer within {timeout_seconds:g} s; the command stays in the queue. "
+                f"no answer within {timeout_seconds:g} s"
+                f"{'' if expires else '; the command stays in the queue'}. "
                 "Is a worker running (`worker run`)?"
             )
         finally:
