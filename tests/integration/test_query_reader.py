@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -25,6 +27,7 @@ from worker.settings.settings import DatabaseSettings
 
 REGISTRY = load_registry("worker.entities")
 CODEC = Codec(REGISTRY)
+PAGE = (Path(__file__).parents[2] / "docs" / "queries.md").read_text()
 
 
 class Asked:
@@ -160,6 +163,13 @@ async def test_no_value_ever_stands_in_a_statement(ask: Asked) -> None:
     )
     assert not any("DELETE" in statement for statement in ask.statements)
     assert len(await ask.ids("user", {})) == len(TEXTS)
+
+
+@pytest.mark.parametrize("body", re.findall(r"^```json\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
+async def test_an_example_of_the_docs_is_answered(ask: Asked, body: str) -> None:
+    query = json.loads(body)
+    answer = await ask(query.pop("type"), **query)
+    assert answer.keys() <= {"items", "next", "groups"} or answer["username"] == "ann"
 
 
 async def test_nulls_come_last_in_either_direction(ask: Asked) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -36,6 +37,7 @@ UNORDERED = TEXT_FIELDS | {"is_completed"}
 """Of texts the order is the collation's, which Python does not know."""
 
 
+@cache
 def conditions(entity: str, depth: int = 3) -> st.SearchStrategy[Where]:
     """A `where` of an entity."""
     members = [_compared(entity, name) for name in FIELDS[entity]]

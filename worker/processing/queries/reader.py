@@ -56,7 +56,7 @@ class Reader:
             return await self._page(connection, schema, query.asked)
 
     async def _row(self, connection: AsyncConnection, schema: QuerySchema, asked: Get) -> Row:
-        columns = tuple(dict.fromkeys(("id", *asked.fields)))
+        columns = columns_of(asked)
         statement = self._statements.row(schema, asked.target, columns)
         found, _ = await _fetch(connection, statement, columns)
         if not found:
@@ -69,8 +69,7 @@ class Reader:
         return _only(asked.fields, asked.includes, found[0])
 
     async def _page(self, connection: AsyncConnection, schema: QuerySchema, page: Page) -> Row:
-        order = [step.field for step in page.order]
-        columns = tuple(dict.fromkeys(("id", *page.fields, *order)))
+        order, columns = [step.field for step in page.order], columns_of(page)
         statement = self._statements.rows(schema, page, columns)
         found, more = await _fetch(connection, statement, columns, limit=page.limit)
         await self._include(connection, schema, found, page.includes, _size(found))
@@ -129,6 +128,12 @@ class Reader:
                 theirs = owned[row["id"]]
                 row[include.relation] = theirs if relation.many else next(iter(theirs), None)
         return size
+
+
+def columns_of(asked: Get | Page) -> tuple[str, ...]:
+    """What is read of a row: what is shown, and what tells rows apart and orders them."""
+    order = [step.field for step in asked.order] if isinstance(asked, Page) else []
+    return tuple(dict.fromkeys(("id", *asked.fields, *order)))
 
 
 async def _fetch(

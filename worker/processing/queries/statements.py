@@ -10,7 +10,7 @@ from sqlalchemy import Double, Integer, Select, UnaryExpression, and_, cast, fun
 from sqlalchemy.orm import aliased
 
 from worker.core.messages import Target
-from worker.core.queries import Compare, Order, Page
+from worker.core.queries import EVERYTHING, Compare, Order, Page
 from worker.core.query_schema import Field, QuerySchema, QuerySchemas
 from worker.processing.queries.where import (
     Expression,
@@ -55,16 +55,21 @@ class Statements:
         labelled = [each.label(f"column_{n}") for n, each in enumerate((*keys, *results))]
         found = select(*labelled).select_from(model)
         if not keys:
-            return found.where(self._where.compile(page.where, schema, model))
+            return self._filtered(found, schema, page)
         return self._paged(found.group_by(*keys), schema, page)
 
     def _paged(self, found: Statement, schema: QuerySchema, page: Page) -> Statement:
         model = schema.entity.model
-        found = found.where(self._where.compile(page.where, schema, model))
+        found = self._filtered(found, schema, page)
         if page.after is not None:
             found = found.where(_beyond(schema, page.order, page.after))
         steps = [_ordered(schema.fields[step.field], step, model) for step in page.order]
         return found.order_by(*steps).limit(page.limit + 1)
+
+    def _filtered(self, found: Statement, schema: QuerySchema, page: Page) -> Statement:
+        if page.where == EVERYTHING:
+            return found
+        return found.where(self._where.compile(page.where, schema, schema.entity.model))
 
 
 def related(
