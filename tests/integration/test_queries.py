@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dev.databases import dsn
+from dev.databases import dsn, migrate
 from tests.support.asking import Asker, asking
 from tests.support.harness import Harness, creates, eventually
 
@@ -282,3 +282,43 @@ async def test_who_may_ask_what(harness: Harness, asker: Asker) -> None:
         body = json.dumps({"id": "2", "type": "user.get", "target": {"username": "ann"}})
         allowed = await asker.send(body, "2", user_id="guest")
         assert allowed["data"]["username"] == "ann"
+
+
+async def test_a_replica_answers_where_there_is_one(
+    harness: Harness, asker: Asker, empty_database: str
+) -> None:
+    await migrate(empty_database)
+    database = harness.settings.database.model_dump() | {"replica_url": empty_database}
+    async with harness.worker(database=database):
+        await some_users(harness)
+        assert (await asker("user.list"))["items"] == []
+        event = await harness.ask("user.create", data={"username": "z", "email": "z@b.de"})
+        assert event.json["type"] == "user.created"
+
+
+async def test_while_its_database_is_away_a_query_waits_until_its_deadline(
+    harness: Harness, asker: Asker
+) -> None:
+    nobody = "postgresql+asyncpg://postgres@127.0.0.1:1/postgres"
+    database = harness.settings.database.model_dump() | {"replica_url": nobody}
+    async with harness.worker(database=database):
+        event = await asker.send(
+            json.dumps({"id": "away", "type": "user.list"}), "away", expiration=0.5
+        )
+        assert event["data"]["code"] == "timed_out"
+
+
+async def test_a_query_that_was_taken_and_never_answered_is_delivered_again(
+    harness: Harness, asker: Asker
+) -> None:
+    async with harness.worker(shutdown_seconds=0.3):
+        blocker = await asyncpg.connect(dsn(harness.settings.database.url.get_secret_value()))
+        transaction = blocker.transaction()
+        await transaction.start()
+        await blocker.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        waiting = asyncio.create_task(asker("order.list"))
+        await eventually(_locked(harness, 1))
+    await transaction.rollback()
+    await blocker.close()
+    async with harness.worker():
+        assert (await waiting)["items"] == []

@@ -29,6 +29,7 @@ EXAMPLES = re.findall(
 )
 REGISTRY = load_registry("worker.entities")
 SCHEMAS = QuerySchemas(REGISTRY)
+DIALECT: Any = asyncpg.dialect  # carries no types
 
 
 def parsed(body: str) -> Query:
@@ -39,7 +40,7 @@ def parsed(body: str) -> Query:
 
 
 def in_sql(statement: Any) -> str:
-    compiled = statement.compile(dialect=asyncpg.dialect(), compile_kwargs={"literal_binds": True})
+    compiled = statement.compile(dialect=DIALECT(), compile_kwargs={"literal_binds": True})
     return re.sub(r"\s+", " ", str(compiled))
 
 
@@ -90,4 +91,4 @@ def test_a_line_of_the_page_is_one_that_the_command_line_takes(
     words = shlex.split(line.partition(" > ")[0])
     result = CliRunner().invoke(app, words[1:])
     assert result.exit_code == 0, result.output
-    assert parsed(json.dumps(asked[0]))
+    assert parsed(json.dumps(asked[0])).entity == words[2]

@@ -200,11 +200,11 @@ def test_what_is_not_queried_is_not_shown_either() -> None:
 @pytest.mark.parametrize("name", ["and", "or", "not", "all", "some", "none", "every"])
 def test_a_column_must_not_have_the_name_of_a_word(name: str) -> None:
     columns = {"__tablename__": f"words_{name}", name: mapped_column(String)}
-    model = type(f"Words{name}", (Row,), columns)
+    model: Any = type(f"Words{name}", (Row,), columns)
     entity = crud_entity(name="words", model=model, create=Nothing, update=Nothing)
     with pytest.raises(Misconfigured, match=f"Words{name}.{name}"):
         Registry([entity])
-    Row.metadata.remove(cast(Table, model.__table__))
+    Row.metadata.remove(model.__table__)
 
 
 WORDS = (
