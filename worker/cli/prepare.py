@@ -37,9 +37,9 @@ def complete(work: Coroutine[Any, Any, T]) -> T:
         raise Unreachable("The connection to RabbitMQ was lost") from error
 
 
-def known_type(registry: Registry, type_: str) -> str:
-    """The type, if there is such a command; raises `Misused` with those that there are."""
-    if registry.find(type_):
+def known_type(registry: Registry, type_: str, *, or_query: bool = False) -> str:
+    """The type, if there is such a command (or query); raises `Misused` with those there are."""
+    if registry.find(type_) or (or_query and registry.find_query(type_)):
         return type_
     from difflib import get_close_matches
 

@@ -13,7 +13,9 @@ from worker.cli.terminal import as_json, emit, json_safe
 def schema(
     type_: Annotated[
         str | None,
-        typer.Argument(metavar="TYPE", help="A command's type; all of them if not given."),
+        typer.Argument(
+            metavar="TYPE", help="The type of a command or query; all commands if not given."
+        ),
     ] = None,
 ) -> None:
     """Print the JSON Schema of the commands.
@@ -25,6 +27,7 @@ def schema(
     \b
     Examples:
       worker schema user.create > user.create.schema.json
+      worker schema user.list
       worker schema | jq '."$defs"."order.create"'
     """
     from worker.codec.schemas import schema_of, schema_of_all
@@ -35,6 +38,6 @@ def schema(
     if type_ is None:
         document = schema_of_all(registry)
     else:
-        document = schema_of(registry, known_type(registry, type_))
+        document = schema_of(registry, known_type(registry, type_, or_query=True))
     for line in as_json(document, indent=2).split("\n"):
         emit(json_safe(line))

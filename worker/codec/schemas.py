@@ -15,6 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from worker.codec.parser import CLOUDEVENTS_MEMBERS, MAX_VERSION, OUR_MEMBERS
+from worker.codec.query_schemas import query_data
 from worker.core.json_values import FORMS
 from worker.core.registry import Entity, Registry, Verb
 from worker.core.text import CONTROL, UNSTORABLE
@@ -66,7 +67,9 @@ def _storable() -> Schema:
 
 
 def schema_of(registry: Registry, type_: str) -> Schema:
-    """The schema of one type of command. The type must exist."""
+    """The schema of one type of command, or of query. The type must exist."""
+    if (query := registry.find_query(type_)) is not None:
+        return _query(registry, *query)
     models = _Models([_found(registry, type_)])
     return {"$schema": DIALECT, **_command(registry, type_, models), "$defs": models.definitions}
 
@@ -81,6 +84,33 @@ def schema_of_all(registry: Registry) -> Schema:
         "oneOf": [{"$ref": f"#/$defs/{type_}"} for type_ in commands],
         "$defs": commands | models.definitions,
     }
+
+
+def _query(registry: Registry, entity: Entity, verb: str) -> Schema:
+    data, definitions = query_data(registry, entity.name, verb)
+    properties: Schema = {
+        "type": {"const": f"{entity.name}.{verb}"},
+        "id": _ID,
+        "data": {"anyOf": [data, _NULL]},
+    }
+    required = ["type"]
+    if verb == "get":
+        models = _Models([(entity, Verb(_nothing))])
+        properties["target"] = models.reference(entity.target)
+        definitions = definitions | models.definitions
+        required.append("target")
+    return {
+        "$schema": DIALECT,
+        "title": f"{entity.name}.{verb}",
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "$defs": definitions,
+    }
+
+
+async def _nothing(session: Any, command: Any) -> Any:
+    """A query has no handler."""
 
 
 class _Models:
