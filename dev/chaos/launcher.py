@@ -82,6 +82,7 @@ class Control:
 def install_cuts(control: Control) -> None:
     """Wrap the seams of the pipeline."""
     from worker.broker.publisher.publisher import Publisher
+    from worker.processing import single_statement
     from worker.processing.transaction import Transaction
     from worker.service.service import Service
 
@@ -93,6 +94,8 @@ def install_cuts(control: Control) -> None:
 
     Service._take = taken  # type: ignore[method-assign]
     _wrap(Transaction, "_remember", after=lambda: control.pass_by("in-transaction"))
+    # A create alone in its group is one statement, and its own transaction.
+    _wrap(single_statement, "insert_and_record", before=lambda: control.pass_by("in-transaction"))
     _wrap(
         Publisher,
         "publish",

@@ -418,6 +418,23 @@ MUTATIONS: tuple[Mutation, ...] = (
         witnesses=(INTERLEAVINGS,),
     ),
     Mutation(
+        name="believe what was sent",
+        breaks="the event of a create alone in its group shows a row that a trigger has changed",
+        guarantee="G3",
+        changes=(
+            change(
+                "database/row_with_entry.py",
+                'own["digest"] = case((is_as_given, own["digest"]))',
+                'own["digest"] = case((is_as_given, own["digest"]), else_=own["digest"])',
+                depth=4,
+            ),
+        ),
+        witnesses=(
+            "integration/test_single_statement.py::"
+            "test_the_event_shows_the_row_as_a_trigger_left_it",
+        ),
+    ),
+    Mutation(
         name="requeue for ever",
         breaks="a command that keeps failing is tried without end",
         guarantee="G5",

@@ -229,6 +229,25 @@ async def test_a_connection_lost_during_commit_has_one_effect(
     assert len({event.body for event in breakable.events}) == 21
 
 
+@pytest.mark.parametrize("reply_is_lost", [True, False], ids=["after", "before"])
+async def test_a_connection_lost_during_a_lone_create_has_one_effect(
+    breakable: Harness, own_database: PrivatePostgres, reply_is_lost: bool
+) -> None:
+    """It has no COMMIT: its one statement commits by itself."""
+    async with Proxy.before(own_database.url) as proxy:
+        through = {"url": proxy.through(own_database.url)}
+        database = breakable.settings.database.model_dump() | through
+        async with breakable.worker(database=database):
+            cut = proxy.cut_when(b"u7@example.com", deliver=reply_is_lost)
+            for number in range(10):
+                found = await breakable.ask("user.create", data=user(f"u{number}"))
+                assert found.routing_key == "user.created"
+            assert cut.count == 1
+    (row,) = await breakable.rows("SELECT count(*) FROM users")
+    assert row["count"] == 10
+    assert len({event.body for event in breakable.events}) == 10
+
+
 @pytest.mark.parametrize("link", ["reset", "freeze"])
 async def test_a_broken_link_to_the_broker_mends(
     breakable: Harness, own_broker: PrivateRabbitMQ, link: str

@@ -22,7 +22,7 @@ from worker.codec.codec import Codec
 from worker.core.backoff import Backoff
 from worker.core.messages import DeadLetter, Delivery, Done, Job, Refused
 from worker.core.registry import load_registry
-from worker.database.engine import make_engine, make_sessions
+from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.processing.processor import Processor
 from worker.settings.settings import Settings
 
@@ -92,6 +92,7 @@ class Run:
             max_deliveries=10,
             budget_seconds=self.budget_seconds,
             is_up=is_up,
+            autocommit=autocommit(self.engine),
         )
 
     async def carry_out(self, group: Sequence[Command]) -> None:

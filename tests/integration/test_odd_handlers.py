@@ -21,7 +21,7 @@ from worker.codec.codec import Codec
 from worker.core.backoff import Backoff
 from worker.core.messages import DeadLetter, Delivery, Done, Job, Outcome, Refused, Retry, Settled
 from worker.core.registry import Registry
-from worker.database.engine import make_engine, make_sessions
+from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.database.pool.pool import pool_of
 from worker.entities.order import ORDER
 from worker.entities.user import USER
@@ -74,6 +74,7 @@ def processor_on(engine: AsyncEngine, registry: Registry = REGISTRY) -> Processo
         budget_seconds=60,
         handler_timeout_seconds=0.5,
         is_up=is_up,
+        autocommit=autocommit(engine),
     )
 
 

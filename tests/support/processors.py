@@ -8,7 +8,7 @@ from tests.support.fakes import is_up
 from worker.codec.codec import Codec
 from worker.core.backoff import Backoff
 from worker.core.registry import Registry
-from worker.database.engine import make_sessions
+from worker.database.engine import autocommit, make_sessions
 from worker.processing.processor import Processor
 
 
@@ -23,4 +23,5 @@ def processor_on(engine: AsyncEngine, registry: Registry, codec: Codec) -> Proce
         max_deliveries=10,
         budget_seconds=60,
         is_up=is_up,
+        autocommit=autocommit(engine),
     )

@@ -105,3 +105,8 @@ def _pooled(name: str) -> dict[str, Any]:
 def make_sessions(engine: AsyncEngine) -> Sessions:
     """Sessions whose rows stay readable after the commit."""
     return async_sessionmaker(engine, expire_on_commit=False, sync_session_class=GuardedSession)
+
+
+def autocommit(engine: AsyncEngine) -> AsyncEngine:
+    """The same engine and pool, but each statement is a transaction of its own."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -19,6 +19,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     CheckConstraint,
+    Column,
     DateTime,
     Identity,
     LargeBinary,
@@ -166,6 +167,16 @@ async def record(
     written = (await session.execute(statement, values)).all()
     if len(written) != len(entries):
         raise LedgerRace
+
+
+def entry_table() -> dict[str, Column[Any]]:
+    """The columns of an entry that its writer gives, by name."""
+    return {name: _ledger[name] for name in _STORED}
+
+
+def columns_of(entry: Entry) -> dict[str, object]:
+    """Their values for an entry."""
+    return {name: value_of(entry) for name, value_of in _VALUE_OF.items()}
 
 
 async def check_room(engine: AsyncEngine) -> None:

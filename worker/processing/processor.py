@@ -8,20 +8,26 @@ fault.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.codec.codec import Codec
 from worker.core.backoff import Backoff
-from worker.core.messages import Away, Barred, Held, Job, Outcome, Retry
+from worker.core.messages import Away, Barred, Command, Held, Job, Outcome, Retry
 from worker.core.registry import Registry
 from worker.core.tasks import is_cancelled
 from worker.database.engine import Sessions
 from worker.database.errors import sqlstate
 from worker.database.lock_timeouts import LOCK_TIMEOUT, end_frozen, wait_briefly
+from worker.processing.crud import create_row
 from worker.processing.custom_handler import HandlerFault
 from worker.processing.failures import SUSPECT_LOSSES, Failures
 from worker.processing.fault_kinds import Kind, classify, is_of_connecting, is_proven
 from worker.processing.outcomes import Outcomes
+from worker.processing.single_statement import NeedsTransaction, SingleStatementCreate, is_plain
 from worker.processing.transaction import Limits, Transaction
 
 IsUp = Callable[[BaseException], Awaitable[bool]]
@@ -52,7 +58,8 @@ class Processor:
     transaction takes no further command. A custom handler has `handler_timeout_seconds`; for
     `contention_seconds` a command is tried again uncounted while others are in its way. `is_up`
     asks the database. A session of another worker that holds a lock and has been frozen for
-    `frozen_seconds` is ended.
+    `frozen_seconds` is ended. `autocommit` is an engine for a create alone in its group; with none,
+    it has a transaction like all others.
     """
 
     def __init__(
@@ -69,8 +76,10 @@ class Processor:
         is_up: IsUp,
         handler_timeout_seconds: float = 10,
         contention_seconds: float = 300,
+        autocommit: AsyncEngine | None = None,
     ) -> None:
         self._sessions = sessions
+        self._autocommit = autocommit
         self._registry = registry
         self._outcomes = Outcomes(registry, codec)
         self._failures = Failures(
@@ -139,11 +148,25 @@ class Processor:
         return _nothing_after_a_loss(found, len(jobs))
 
     async def _transact(self, jobs: Sequence[Job], *, briefly: bool) -> list[Outcome]:
+        if self._autocommit is not None and len(jobs) == 1 and self._seems_new(jobs[0]):
+            # Where it is not, or more than it seems, nothing was written, and it runs again below.
+            with suppress(IntegrityError, NeedsTransaction):
+                async with self._autocommit.connect() as connection:
+                    lone = SingleStatementCreate(connection, self._registry, self._outcomes)
+                    return [await lone.run(jobs[0])]
         async with self._sessions.begin() as session:
             if briefly:
                 await wait_briefly(session)
             transaction = Transaction(session, self._registry, self._outcomes, self._limits)
             return await transaction.run(jobs)
+
+    def _seems_new(self, job: Job) -> bool:
+        """Whether it is a create that one statement can carry out, tried for the first time."""
+        tried = job.envelope.delivery.delivery_count or job.failures or job.losses or job.waits
+        if tried or job.envelope.id is None or not isinstance(job.item, Command):
+            return False
+        entity = self._registry[job.item.entity]
+        return entity.verbs[job.item.verb].handle is create_row and is_plain(entity)
 
     async def _recover(
         self, jobs: Sequence[Job], fault: BaseException, course: _Course

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from typing import Any
 
 from sqlalchemy import Executable
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from worker.core.messages import Target
 from worker.core.registry import Entity
@@ -66,7 +66,7 @@ class Rows:
 
     def __init__(
         self,
-        session: AsyncSession,
+        session: AsyncSession | AsyncConnection,
         entity: Entity,
         flush: Callable[[], Awaitable[None]],
     ) -> None:

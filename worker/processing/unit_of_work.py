@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from worker.core.registry import Entity, Registry
 from worker.processing.row_cache import Record, Rows
@@ -14,20 +14,35 @@ class Work:
     """What the commands of a group share while they run in one transaction.
 
     Commands see each other's effects as if each had been committed before the next began, while
-    the SQL is sent for many at once. `session` is for what asks the database in words of its own.
+    the SQL is sent for many at once. `session` is for what asks the database in words of its own;
+    on a connection, which is in no transaction, nothing but a look-up may be asked. One that
+    `trusts_constraints` looks up no unique value that is about to be written.
     """
 
-    def __init__(self, session: AsyncSession, registry: Registry) -> None:
-        self.session = session
+    def __init__(
+        self,
+        session: AsyncSession | AsyncConnection,
+        registry: Registry,
+        *,
+        trusts_constraints: bool = False,
+    ) -> None:
+        self._session = session
+        self.trusts_constraints = trusts_constraints
         self.registry = registry
         self._rows: dict[str, Rows] = {}
         self._disturbed: set[str] = set()
         self._owed: dict[Record, Callable[[], None]] = {}
 
+    @property
+    def session(self) -> AsyncSession:
+        """The transaction's session."""
+        assert isinstance(self._session, AsyncSession)
+        return self._session
+
     def rows(self, entity: Entity) -> Rows:
         """The rows of an entity that this transaction knows of."""
         if entity.name not in self._rows:
-            self._rows[entity.name] = Rows(self.session, entity, self.flush)
+            self._rows[entity.name] = Rows(self._session, entity, self.flush)
         return self._rows[entity.name]
 
     def disturb(self, entities: Iterable[str]) -> None:

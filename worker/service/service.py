@@ -30,7 +30,7 @@ from worker.core.messages import Delivery
 from worker.core.registry import Registry, load_registry
 from worker.core.tasks import Ended, end, first_of, result_of
 from worker.database.capacity import warn_if_crowded
-from worker.database.engine import make_engine, make_sessions
+from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.database.health import DatabaseWatch
 from worker.database.ledger_retention import EVERY_SECONDS, LedgerMeter, keep_pruned
 from worker.database.pool.metrics import reader_of
@@ -106,6 +106,7 @@ class Service:
             contention_seconds=settings.contention_seconds,
             is_up=self._watch.is_up,
             frozen_seconds=settings.database.idle_in_transaction_timeout_seconds,
+            autocommit=autocommit(self._engine),
         )
         self._meter = CommandMeter(
             CommandLog(tells_done=settings.log_level == "debug"), suspect_from=SUSPECT_DELIVERIES

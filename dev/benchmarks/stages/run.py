@@ -32,7 +32,7 @@ from worker.codec.codec import Codec
 from worker.core.backoff import Backoff
 from worker.core.messages import Delivery, Done, Job, Outcome
 from worker.core.registry import load_registry
-from worker.database.engine import make_engine, make_sessions
+from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.processing.processor import Processor
 from worker.processing.transaction import Transaction
 from worker.processing.unit_of_work import Work
@@ -144,6 +144,7 @@ class Bench:
             max_deliveries=settings.broker.delivery_limit,
             budget_seconds=60,
             is_up=_is_up,
+            autocommit=autocommit(self.engine),
         )
 
     async def carry_out(self, bodies: Sequence[bytes]) -> None:

@@ -212,6 +212,8 @@ def seams(world: World, seed: int) -> Iterator[None]:
         patch.setattr(publisher, "connect", _connect)
         patch.setattr(batch, "knows", lambda _: True)
         patch.setattr(service, "make_engine", lambda *_, **__: _Engine())
+        # One statement that is a transaction of its own: tried on PostgreSQL alone.
+        patch.setattr(service, "autocommit", lambda _: None)
         patch.setattr(service, "make_sessions", _sessions)
         patch.setattr(service, "DatabaseWatch", _Watch)
         patch.setattr(service, "Health", _Health)

@@ -123,6 +123,7 @@ def _measure_statements(meter: PoolMeter, engine: AsyncEngine) -> None:
         if hold is None:  # what SQLAlchemy asks the server as it opens a first connection
             execute()
             return True
+        autocommit = context.execution_options.get("isolation_level") == "AUTOCOMMIT"
         started = perf_counter()
         hold.resume(started)
         try:
@@ -130,7 +131,7 @@ def _measure_statements(meter: PoolMeter, engine: AsyncEngine) -> None:
         finally:
             ended = perf_counter()
             query.record(ended - started)
-            hold.pause(ended, in_transaction=True)
+            hold.pause(ended, in_transaction=not autocommit)
         return True
 
     def execute(cursor: DBAPICursor, statement: str, parameters: Any, context: Any) -> bool:
