@@ -12,6 +12,9 @@ from pathlib import Path
 
 from tests.support.harness import eventually
 
+PARTS = {"commands", "database", "events", "topology"}
+"""Of a worker's readiness: those that are not ready from the start."""
+
 
 class WorkerProcess:
     """`worker run`, its log in a file."""
@@ -29,7 +32,7 @@ class WorkerProcess:
                 sys.executable, "-m", "worker", "run", env=dict(self._environment), stderr=log
             )
         if ready:
-            await eventually(lambda: len(self._parts_ready()) == 3, within=30)
+            await eventually(lambda: self._parts_ready() >= PARTS, within=30)
 
     def _parts_ready(self) -> set[str]:
         with self._log.open("rb") as log:

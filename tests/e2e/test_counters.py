@@ -144,7 +144,7 @@ async def test_the_counters_say_what_was_sent(
     assert found["messaging_process_duration_seconds_count"][()] == total
     assert found["worker_group_size_sum"][()] == total + 2 + 2 * 4
     assert found["worker_lanes_max"][()] == 4 * processes
-    assert found["worker_ready"] == {(part,): processes for part in PARTS}
+    assert found["worker_ready"] == {(part,): processes for part in (*PARTS, "answers")}
     assert found["worker_broker_connections_total"] == {
         ("commands",): processes,
         ("events",): processes,
@@ -166,7 +166,7 @@ async def _subscribed(harness: Harness, worker: Running, processes: int) -> None
         if sum(line["part"] in PARTS for line in lines(worker, "ready")) < len(PARTS) * processes:
             return False
         found = await counters(worker, processes)
-        return found.get("worker_ready", Counter()).total() == len(PARTS) * processes
+        return found.get("worker_ready", Counter()).total() == (len(PARTS) + 1) * processes
 
     await eventually(all_ready, within=60, every=0.1)
     await harness.subscribe()

@@ -124,11 +124,23 @@ class Replies:
         except TimeoutError:
             self._lose("timeout", len(replies))
         else:
-            for reason, number in Counter(map(short_reason, faults.values())).items():
+            reasons = [
+                reason
+                for place, fault in faults.items()
+                if (reason := short_reason(fault)) != "returned" or not _is_direct(replies[place])
+            ]
+            for reason, number in Counter(reasons).items():
                 self._lose(reason, number)
         finally:
             self._room += len(replies)
 
     def _lose(self, reason: str, number: int) -> None:
         self._lost[reason] += number
-        log.warning("replies were lost", reason=reason, number=number)
+        # That an asker has gone is its own affair.
+        tell = log.info if reason == "returned" else log.warning
+        tell("replies were lost", reason=reason, number=number)
+
+
+def _is_direct(reply: Publication) -> bool:
+    # RabbitMQ hands it to the asker's channel past all queues, and returns it nevertheless.
+    return reply.routing_key.startswith("amq.rabbitmq.reply-to.")
