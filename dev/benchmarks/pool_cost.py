@@ -18,7 +18,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
 from sqlalchemy.util import greenlet_spawn
 
 from worker.database.engine import make_engine
-from worker.database.pool.checkout import HOLD, Hold
+from worker.database.pool.checkout import HOLD, Checkout
 from worker.database.pool.pool import FairPool
 from worker.settings.settings import DatabaseSettings
 
@@ -58,7 +58,7 @@ def statement() -> tuple[float, float]:
     """A statement as the measured engine runs it, and the bare call of the cursor."""
     engine = make_engine(DatabaseSettings())
     cursor = Nothing()
-    entry = SimpleNamespace(record_info={HOLD: Hold(None, 0, None, None)})
+    entry = SimpleNamespace(record_info={HOLD: Checkout(None, 0, None, None)})
     context = SimpleNamespace(
         root_connection=SimpleNamespace(connection=entry), execution_options={}
     )

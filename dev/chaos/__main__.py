@@ -23,7 +23,7 @@ from dev.chaos.result import (
 )
 from dev.chaos.run import Run, say, write_plan
 from dev.chaos.schedule import Planned, Recipe, schedule
-from worker.testing.journal import Book
+from worker.testing.journal import Journal
 from worker.testing.verdict import judge
 
 _EPILOG = """\
@@ -104,7 +104,7 @@ async def _run(folder: Path, parsed: argparse.Namespace, plan: Sequence[Planned]
         await run.go()
         minutes = (time.monotonic() - began) / 60
         await place.stop()
-    book = Book.read(folder / "book")
+    book = Journal.read(folder / "book")
     found = result(
         circumstances={
             "seed": parsed.seed,
@@ -119,7 +119,7 @@ async def _run(folder: Path, parsed: argparse.Namespace, plan: Sequence[Planned]
         endings=[ending for worker in place.workers for ending in worker.endings],
         verdict=judge(book, ordered=_is_ordered(parsed)),
         book=book,
-        anonymous=Book.read(folder / "book" / "anonymous"),
+        anonymous=Journal.read(folder / "book" / "anonymous"),
         late_after=parsed.late_after,
     )
     write(folder, found)

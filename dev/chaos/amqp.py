@@ -11,7 +11,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
 from worker.testing.broker_errors import BROKER_AWAY, connect, parameters_of
-from worker.testing.journal import Attempt, Confirm, Pen
+from worker.testing.journal import Confirm, JournalWriter, PublishAttempt
 
 Door = tuple[str, str]
 """An exchange and a routing key; without one, the id of the command is its key."""
@@ -40,7 +40,7 @@ def consumers_of(url: str, queue: str) -> int:
     return found
 
 
-def ask(url: str, doors: Mapping[str, Door], within: float, pen: Pen) -> bool:
+def ask(url: str, doors: Mapping[str, Door], within: float, pen: JournalWriter) -> bool:
     """Whether commands that are published, confirmed, now have their answers sent back in time.
 
     `doors` has for the id of each where it is published. They name no row, so that the answer is a
@@ -54,7 +54,7 @@ def ask(url: str, doors: Mapping[str, Door], within: float, pen: Pen) -> bool:
         for id_, (exchange, routing_key) in doors.items():
             command = {"id": id_, "type": "order.delete", "key": id_, "target": {"id": 10**12}}
             properties = pika.BasicProperties(delivery_mode=2, reply_to=replies, correlation_id=id_)
-            pen.write(Attempt(id_, "order.delete", time.monotonic(), id_))
+            pen.write(PublishAttempt(id_, "order.delete", time.monotonic(), id_))
             body = json.dumps(command).encode()
             channel.basic_publish(exchange, routing_key or id_, body, properties, mandatory=True)
             pen.write(Confirm(id_, time.monotonic()))

@@ -26,7 +26,7 @@ from dev.chaos.migrations import Migrations
 from dev.chaos.stream import read_stream
 from dev.databases import dsn
 from dev.servers.postgres import PrivatePostgres
-from worker.testing.journal import Pen
+from worker.testing.journal import JournalWriter
 from worker.testing.proxy import Proxy
 from worker.testing.snapshot import command_queues, take_stock
 
@@ -83,7 +83,7 @@ class Place:
         self._seed, self._rate, self._sizes, self._partitions = seed, rate, workers, partitions
         self._probes = itertools.count(1)
         self._recoveries = itertools.count(1)
-        self._recovery_pen = Pen(folder / "book", "recovery")
+        self._recovery_pen = JournalWriter(folder / "book", "recovery")
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:

@@ -23,7 +23,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from dev.chaos.traffic import Sent, Traffic
 from worker.testing.broker_errors import BROKER_AWAY, connect, parameters_of
-from worker.testing.journal import Attempt, Confirm, Pen
+from worker.testing.journal import Confirm, JournalWriter, PublishAttempt
 
 STREAMS = 4
 CONFIRM_SECONDS = 20
@@ -36,20 +36,20 @@ class Records:
     """Writes down what is sent, before it is, and what the broker has taken."""
 
     def __init__(self, book: Path) -> None:
-        self._pen = Pen(book, "publisher")
+        self._pen = JournalWriter(book, "publisher")
         # Without an id there is nothing to count by: these have a book of their own.
-        self._anonymous = Pen(book / "anonymous", "publisher")
+        self._anonymous = JournalWriter(book / "anonymous", "publisher")
         self._lock = threading.Lock()
 
     def attempt(self, sent: Sent) -> None:
         """It may arrive from now on."""
-        self._write(sent, Attempt(sent.name, sent.type, time.monotonic(), sent.key))
+        self._write(sent, PublishAttempt(sent.name, sent.type, time.monotonic(), sent.key))
 
     def confirm(self, sent: Sent) -> None:
         """It has."""
         self._write(sent, Confirm(sent.name, time.monotonic()))
 
-    def _write(self, sent: Sent, entry: Attempt | Confirm) -> None:
+    def _write(self, sent: Sent, entry: PublishAttempt | Confirm) -> None:
         with self._lock:
             (self._pen if sent.has_id else self._anonymous).write(entry)
 

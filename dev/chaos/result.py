@@ -12,7 +12,7 @@ from typing import Any
 
 from dev.chaos.fleet import Ending
 from dev.chaos.run import Happened
-from worker.testing.journal import Book
+from worker.testing.journal import Journal
 from worker.testing.verdict import Verdict
 
 BACK_WITHIN_SECONDS = 10
@@ -35,8 +35,8 @@ def result(
     happened: Sequence[Happened],
     endings: Iterable[Ending],
     verdict: Verdict,
-    book: Book,
-    anonymous: Book,
+    book: Journal,
+    anonymous: Journal,
     late_after: float = BACK_WITHIN_SECONDS,
 ) -> dict[str, Any]:
     """All of it, as JSON has it; a recovery is late after so many seconds."""
@@ -95,7 +95,7 @@ def _recovery(happened: Sequence[Happened], late_after: float) -> dict[str, Any]
     }
 
 
-def _without_id(book: Book, anonymous: Book) -> dict[str, Any]:
+def _without_id(book: Journal, anonymous: Journal) -> dict[str, Any]:
     """Commands without an id are answered at least once; the answer's words hold their names."""
     answered = {
         name

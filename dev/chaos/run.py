@@ -18,8 +18,8 @@ from dev.chaos.place import Place
 from dev.chaos.schedule import Planned
 from dev.servers import ServerError
 from worker.testing.broker_errors import BROKER_AWAY
-from worker.testing.journal import Fault as BookFault
-from worker.testing.journal import Pen
+from worker.testing.journal import FaultPeriod as BookFault
+from worker.testing.journal import JournalWriter
 
 MOST_SECONDS = 60
 """How long a recovery is waited for before the run goes on without it."""
@@ -66,7 +66,7 @@ class Run:
         self._place = place
         self._plan = plan
         self._seconds = minutes * 60
-        self._pen = Pen(place.folder / "book", "faults")
+        self._pen = JournalWriter(place.folder / "book", "faults")
         self._timeline = (place.folder / "timeline.jsonl").open("w", buffering=1)
 
     async def go(self) -> None:

@@ -11,7 +11,7 @@ import pika
 
 from dev.chaos import amqp
 from worker.testing.broker_errors import BROKER_AWAY, connect
-from worker.testing.journal import Pen
+from worker.testing.journal import JournalWriter
 from worker.testing.observer import read_event
 
 MARKER = "chaos.marker"
@@ -44,5 +44,5 @@ def read_stream(url: str, events: str, book: Path) -> None:
     finally:
         with suppress(*BROKER_AWAY):
             connection.close()
-    with Pen(book, "stream") as pen:
+    with JournalWriter(book, "stream") as pen:
         pen.write(*found)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.support.fakes import make_codec
 from worker.codec.validation import MAX_FAULTS
-from worker.core.messages import Command, Delivery, Item, Unusable, utc_now
+from worker.core.messages import Command, Delivery, Item, Rejected, utc_now
 
 CODEC = make_codec()
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -37,7 +37,7 @@ def assert_answerable(item: Item, came: Delivery) -> None:
     if isinstance(item, Command):
         assert item.envelope.key
         return
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     answer = CODEC.problem_answer(item.envelope, "rejected", item.problem, time=utc_now())
     assert len(answer.body) <= MAX_EVENT_BYTES
     event = json.loads(answer.body)

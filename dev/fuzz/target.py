@@ -16,17 +16,17 @@ from pamqp.header import ContentHeader
 from dev.fuzz import hostile
 from dev.fuzz.answerable import CODEC, assert_answerable
 from dev.fuzz.documents import READ, REFUSED, UNSTORABLE, within
-from worker.broker.consumer.ack_window import Window
+from worker.broker.consumer.ack_window import AckWindow
 from worker.broker.consumer.subscription import read_delivery
 from worker.broker.protocol.content_header import size_of
 from worker.broker.protocol.properties import copy_of
-from worker.core.messages import Command, Item, Unusable
+from worker.core.messages import Command, Item, Rejected
 
 SMALLEST_PAYLOAD = 4_096 - 8
 """Bytes in a frame that every peer has room for (AMQP 0-9-1, section 4.2.3)."""
 PLAIN, WITH_HEADER = b"\0", b"\1"
 _NO_HEADER = ContentHeader(body_size=0, properties=Basic.Properties()).marshal()
-_window: Any = Window.__new__(Window)  # only settled deliveries use it
+_window: Any = AckWindow.__new__(AckWindow)  # only settled deliveries use it
 
 
 def packed(body: bytes, header: bytes | None = None) -> bytes:
@@ -73,7 +73,7 @@ def check(data: bytes) -> None:
 
 def _agrees_with_json(item: Item, body: bytes, header: bytes) -> None:
     """What was read is what `json` reads, and means the same however it is written."""
-    if isinstance(item, Unusable) and item.problem.code in ("malformed", "too_large"):
+    if isinstance(item, Rejected) and item.problem.code in ("malformed", "too_large"):
         return
     members = json.loads(body.decode())
     assert isinstance(members, dict)

@@ -283,7 +283,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         changes=(
             change(
                 "broker/publisher/settlement.py",
-                "elif not self._held.holds_back(Held(job, outcome, otherwise)):",
+                "elif not self._held.holds_back(HeldAnswer(job, outcome, otherwise)):",
                 "else:",
                 depth=12,
             ),
@@ -441,8 +441,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         changes=(
             change(
                 "processing/failures.py",
-                "if kind is Kind.PERMANENT or job.failures >= self._max_attempts:",
-                "if kind is Kind.PERMANENT:",
+                "if kind is FaultKind.PERMANENT or job.failures >= self._max_attempts:",
+                "if kind is FaultKind.PERMANENT:",
                 depth=8,
             ),
         ),
@@ -475,8 +475,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         changes=(
             change(
                 "processing/fault_kinds.py",
-                "return Kind.TRANSIENT if code else Kind.OUTAGE",
-                "return Kind.TRANSIENT",
+                "return FaultKind.TRANSIENT if code else FaultKind.OUTAGE",
+                "return FaultKind.TRANSIENT",
                 depth=4,
             ),
         ),

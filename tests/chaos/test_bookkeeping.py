@@ -17,9 +17,9 @@ import pytest
 
 from dev.servers.rabbitmq import PrivateRabbitMQ
 from tests.support.harness import Harness, eventually
-from worker.testing.journal import Attempt, Book, Confirm
+from worker.testing.journal import Confirm, Journal, PublishAttempt
 from worker.testing.proxy import Proxy
-from worker.testing.publisher import Publisher
+from worker.testing.publisher import CommandPublisher
 from worker.testing.snapshot import take_stock
 
 pytestmark = pytest.mark.long
@@ -73,7 +73,7 @@ async def test_what_was_confirmed_is_observed_through_cuts_kills_and_a_restart(
         url = proxy.through(own_broker.url)
         observer = ObserverProcess(url, namespace, tmp_path)
         await observer.start()
-        with Publisher(url, namespace, tmp_path) as publisher:
+        with CommandPublisher(url, namespace, tmp_path) as publisher:
             for number in range(6_000):
                 publisher.publish(as_event(number))
                 match number:
@@ -89,7 +89,7 @@ async def test_what_was_confirmed_is_observed_through_cuts_kills_and_a_restart(
             await asyncio.to_thread(publisher.wait)
         await observer.stop()
 
-    book = Book.read(tmp_path)
+    book = Journal.read(tmp_path)
     sent = {f"c{number}" for number in range(6_000)}
     assert {each.id for each in book.attempts} == sent
     assert {each.id for each in book.confirms} == sent
@@ -106,7 +106,7 @@ async def test_a_publisher_waits_for_a_queue_and_for_room(
     connection = pika.BlockingConnection(pika.URLParameters(own_broker.url))
     channel = connection.channel()
     queue = f"{namespace}.full"
-    with Publisher(own_broker.url, namespace, tmp_path) as publisher:
+    with CommandPublisher(own_broker.url, namespace, tmp_path) as publisher:
         for number in range(5):
             publisher.publish(as_event(number))  # no queue: returned
         with pytest.raises(TimeoutError, match="5 commands were not confirmed"):
@@ -119,17 +119,17 @@ async def test_a_publisher_waits_for_a_queue_and_for_room(
         channel.queue_purge(queue)
         await asyncio.to_thread(publisher.wait)
     connection.close()
-    book = Book.read(tmp_path)
+    book = Journal.read(tmp_path)
     assert len(book.confirms) == 5
     assert len(book.attempts) > 10
 
 
 async def test_a_publisher_can_be_stopped_while_the_broker_is_away(tmp_path: Path) -> None:
-    with Publisher("amqp://127.0.0.1:1/", "none", tmp_path) as publisher:
+    with CommandPublisher("amqp://127.0.0.1:1/", "none", tmp_path) as publisher:
         publisher.publish({"id": "c1", "type": "user.create"})
         with pytest.raises(TimeoutError):
             publisher.wait(0.5)
-    assert Book.read(tmp_path) == Book()
+    assert Journal.read(tmp_path) == Journal()
 
 
 async def test_stock_is_taken_of_queues_rows_and_ledger_and_leaves_them_as_they_were(
@@ -139,7 +139,7 @@ async def test_stock_is_taken_of_queues_rows_and_ledger_and_leaves_them_as_they_
     broker_url = settings.broker.url.get_secret_value()
     ann = {"username": "ann", "email": "ann@example.com"}
 
-    def look() -> Book:
+    def look() -> Journal:
         take_stock(
             tmp_path,
             broker_url=broker_url,
@@ -148,13 +148,13 @@ async def test_stock_is_taken_of_queues_rows_and_ledger_and_leaves_them_as_they_
             tables={"user": "users"},
             partitions=2,
         )
-        return Book.read(tmp_path)
+        return Journal.read(tmp_path)
 
     async with harness.worker():
         done = await harness.ask("user.create", id="c1", data=ann)
         unusable = await harness.ask("user.create", id="c2", data={})
         await eventually(lambda: is_there(harness, "dead-letters", 1))
-    with Publisher(broker_url, settings.namespace, tmp_path) as publisher:
+    with CommandPublisher(broker_url, settings.namespace, tmp_path) as publisher:
         publisher.publish({"id": "c3", "type": "user.create", "key": "k"})
         publisher.publish_body(b"\xff", id_="c4")
         await asyncio.to_thread(publisher.wait)
@@ -176,7 +176,7 @@ async def test_stock_is_taken_of_queues_rows_and_ledger_and_leaves_them_as_they_
             assert book.stock.entities == ["user"]
     assert await harness.waiting("dead-letters") == 1
     assert await harness.waiting() == 2
-    assert isinstance(book.attempts[0], Attempt)
+    assert isinstance(book.attempts[0], PublishAttempt)
     assert book.attempts[0].key == "k"
     assert isinstance(book.confirms[0], Confirm)
 

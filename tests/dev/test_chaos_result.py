@@ -10,7 +10,7 @@ from dev.chaos.fleet import Ending, is_ready, living
 from dev.chaos.publish import figures
 from dev.chaos.result import in_words, is_good, result
 from dev.chaos.run import Happened
-from worker.testing.journal import Attempt, Book, Confirm, Event, Stock
+from worker.testing.journal import Confirm, Journal, ObservedEvent, PublishAttempt, Stock
 from worker.testing.verdict import judge
 
 A_FAULT = Happened(1, "broker-kill", "worker-0", 0, 3, 2.5, 2.5)
@@ -20,19 +20,19 @@ def found(
     *,
     happened: tuple[Happened, ...] = (A_FAULT,),
     endings: tuple[Ending, ...] = (),
-    book: Book | None = None,
-    anonymous: Book | None = None,
+    book: Journal | None = None,
+    anonymous: Journal | None = None,
     rate: float = 0,
     **late_after: float,
 ) -> dict[str, Any]:
-    book = book or Book(stock=Stock([], 1))
+    book = book or Journal(stock=Stock([], 1))
     return result(
         circumstances={"seed": 1, "minutes": 1.0, "rate": rate, "workers": [1]},
         happened=happened,
         endings=endings,
         verdict=judge(book),
         book=book,
-        anonymous=anonymous or Book(),
+        anonymous=anonymous or Journal(),
         **late_after,
     )
 
@@ -53,14 +53,14 @@ def test_a_run_in_which_all_went_well_is_good() -> None:
         {"happened": (Happened(1, "poison", "worker-0", 0, 3, 1, 1, None, "not convicted"),)},
         {"happened": (Happened(1, "broker-kill", "worker-0", 0, 3, 1, 1, "no port", None),)},
         {"rate": 1},
-        {"book": Book(attempts=(Attempt("c1", "t", 0),), confirms=(Confirm("c1", 0),))},
-        {"anonymous": Book(confirms=(Confirm("anonymous-1", 0),))},
+        {"book": Journal(attempts=(PublishAttempt("c1", "t", 0),), confirms=(Confirm("c1", 0),))},
+        {"anonymous": Journal(confirms=(Confirm("anonymous-1", 0),))},
     ],
     ids=["late", "never", "died", "broken", "missed", "idle", "lost", "lost-without-id"],
 )
 def test_one_thing_that_is_wrong_is_enough(worse: dict[str, Any]) -> None:
     if "book" in worse:
-        worse["book"] = Book(
+        worse["book"] = Journal(
             attempts=worse["book"].attempts, confirms=worse["book"].confirms, stock=Stock([], 1)
         )
     bad = found(**worse)
@@ -75,11 +75,11 @@ def test_what_is_late_can_be_told_by_who_knows_the_machine() -> None:
 
 
 def test_a_command_without_an_id_is_known_by_the_words_of_its_answer() -> None:
-    event = Event(
+    event = ObservedEvent(
         None, "e1", "user.update.rejected", None, "not_found", '"anonymous-s0-1"', "d", "m", 1
     )
-    book = Book(events=(event,), stock=Stock([], 1))
-    anonymous = Book(confirms=(Confirm("anonymous-s0-1", 0), Confirm("anonymous-s0-12", 0)))
+    book = Journal(events=(event,), stock=Stock([], 1))
+    anonymous = Journal(confirms=(Confirm("anonymous-s0-1", 0), Confirm("anonymous-s0-12", 0)))
     assert found(book=book, anonymous=anonymous)["without_id"]["lost"] == ["anonymous-s0-12"]
 
 

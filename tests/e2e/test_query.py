@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from tests.support.commandline import CommandLine
 from tests.support.harness import Harness
-from worker.cli.rows import Rows
+from worker.cli.rows import RowTable
 
 
 async def some_rows(harness: Harness) -> None:
@@ -90,7 +90,7 @@ def test_on_a_terminal_rows_are_a_table_in_which_nothing_acts(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    rows = Rows(as_json=False)
+    rows = RowTable(as_json=False)
     rows.show({"items": [{"id": 1, "name": "a\x1b[31m", "owner": {"id": None}}], "next": None})
     out = capfdbinary.readouterr().out.decode()
     assert "owner.id" in out

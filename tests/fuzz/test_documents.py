@@ -8,7 +8,7 @@ import pytest
 
 from dev.fuzz.documents import READ, REFUSED, UNSTORABLE, within
 from tests.support.fakes import delivery, make_codec
-from worker.core.messages import Command, Unusable
+from worker.core.messages import Command, Rejected
 
 CODEC = make_codec()
 
@@ -27,7 +27,7 @@ def test_what_can_be_read_in_one_way_is_read(document: bytes) -> None:
     json.loads(document.decode())
     assert isinstance(CODEC.decode(delivery(within(document))), Command)
     alone = CODEC.decode(delivery(document))
-    assert isinstance(alone, Unusable)
+    assert isinstance(alone, Rejected)
     is_object = isinstance(json.loads(document.decode()), dict)
     assert (alone.problem.code == "malformed") is not is_object
 
@@ -36,7 +36,7 @@ def test_what_can_be_read_in_one_way_is_read(document: bytes) -> None:
 def test_what_cannot_is_malformed(document: bytes) -> None:
     for body in (document, within(document)):
         item = CODEC.decode(delivery(body))
-        assert isinstance(item, Unusable)
+        assert isinstance(item, Rejected)
         assert item.problem.code == "malformed"
 
 
@@ -45,7 +45,7 @@ def test_what_cannot_be_stored_is_invalid_and_answered_under_its_own_id(document
     body = within(document).replace(b"{", b'{"id":"own",', 1)
     item = CODEC.decode(delivery(body, message_id="of-the-property"))
 
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert (item.problem.code, item.envelope.id, item.envelope.type) == (
         "invalid",
         "own",

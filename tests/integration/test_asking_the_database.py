@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from worker.database.engine import make_engine
 from worker.database.health import DatabaseWatch
 from worker.database.pool.pool import pool_of
-from worker.processing.fault_kinds import Kind, classify, is_doubtful, is_of_connecting
+from worker.processing.fault_kinds import FaultKind, classify, is_doubtful, is_of_connecting
 from worker.settings.settings import DatabaseSettings, Settings
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 _FULL = """
 CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -32,7 +32,7 @@ async def said(engine: AsyncEngine, code: str) -> DBAPIError:
 
 @pytest.mark.parametrize("code", ["53100", "53200", "53400", "58030", "08006", "57P03"])
 async def test_it_is_up_whatever_one_statement_met(engine: AsyncEngine, code: str) -> None:
-    watch = DatabaseWatch(engine, Part("database"))
+    watch = DatabaseWatch(engine, Component("database"))
 
     assert await watch.is_up(await said(engine, code))
     async with engine.connect() as connection:
@@ -46,7 +46,7 @@ async def test_it_is_asked_for_room_where_that_is_in_doubt(
     async with engine.begin() as connection:
         await connection.execute(text(_FULL))
         await connection.execute(text(_ON_LEDGER))
-    watch = DatabaseWatch(engine, Part("database"))
+    watch = DatabaseWatch(engine, Component("database"))
 
     assert await watch.is_up(await said(engine, code)) is up
     assert pool_of(engine).snapshot().in_use == 0
@@ -63,6 +63,6 @@ async def test_who_gets_no_connection_is_not_at_fault(settings: Settings, gone: 
             pass
     await engine.dispose()
 
-    assert classify(raised.value) is Kind.OUTAGE
+    assert classify(raised.value) is FaultKind.OUTAGE
     assert is_of_connecting(raised.value)
     assert not is_doubtful(raised.value)

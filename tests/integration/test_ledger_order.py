@@ -19,7 +19,7 @@ from tests.support.harness import Harness, Nowhere
 from tests.support.processors import processor_on
 from worker.cli.ledger.republish import _entries_since
 from worker.codec.codec import Codec
-from worker.core.messages import Answer, DeadLetter, Delivery, Done, Job, Refused, new_id
+from worker.core.messages import DeadLetter, Delivery, Done, Job, Refused, ResultEvent, new_id
 from worker.core.registry import load_registry
 from worker.database import ledger
 from worker.database.engine import make_sessions
@@ -136,15 +136,15 @@ async def test_so_are_groups_of_any_size_and_lone_commands(
 async def test_a_creates_event_does_not_tell_when_the_group_was_written(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from worker.processing.unit_of_work import Work
+    from worker.processing.unit_of_work import UnitOfWork
 
-    flush, flushed = Work.flush, []
+    flush, flushed = UnitOfWork.flush, []
 
-    async def noting(work: Work) -> None:
+    async def noting(work: UnitOfWork) -> None:
         flushed.append(datetime.now(UTC))
         await flush(work)
 
-    monkeypatch.setattr(Work, "flush", noting)
+    monkeypatch.setattr(UnitOfWork, "flush", noting)
     first, second = await desk.carry_out([create("ann"), create("bob")])
 
     assert time_of(first) <= time_of(second) < flushed[0]
@@ -207,4 +207,4 @@ async def test_workers_at_once_give_no_position_twice(desk: Desk, harness: Harne
 
 def entry(id_: str, outcome: str = DONE) -> Entry:
     body = json.dumps({"time": datetime.now(UTC).isoformat()}).encode()
-    return Entry(id_, bytes(32), outcome, Answer(new_id(), "user.noted", body))
+    return Entry(id_, bytes(32), outcome, ResultEvent(new_id(), "user.noted", body))

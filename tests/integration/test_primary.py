@@ -16,7 +16,7 @@ from worker.database.engine import make_engine
 from worker.database.failover import READ_ONLY
 from worker.database.migrations import check_usable
 from worker.database.pool.pool import pool_of
-from worker.processing.fault_kinds import Kind, classify, is_doubtful
+from worker.processing.fault_kinds import FaultKind, classify, is_doubtful
 from worker.settings.settings import DatabaseSettings
 
 
@@ -48,7 +48,7 @@ async def test_a_write_that_is_refused_empties_the_pool(engine: AsyncEngine) -> 
             await connection.execute(text("DELETE FROM users"))
 
     assert getattr(caught.value.orig, "sqlstate", None) == READ_ONLY
-    assert classify(caught.value) is Kind.OUTAGE
+    assert classify(caught.value) is FaultKind.OUTAGE
     assert not is_doubtful(caught.value)
     assert not before & await two_sessions(engine)
 

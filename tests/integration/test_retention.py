@@ -15,7 +15,7 @@ from sqlalchemy import text
 from tests.support.harness import Harness, eventually
 from worker.broker.connection import connect
 from worker.broker.topology import Topology
-from worker.core.messages import Answer, new_id
+from worker.core.messages import ResultEvent, new_id
 from worker.database import ledger
 from worker.database.engine import Sessions, make_engine, make_sessions
 from worker.database.ledger import DONE, Entry
@@ -145,7 +145,7 @@ async def test_a_batch_waits_for_no_row_that_a_command_holds(
     id_ = str(held["command_id"])
     async with sessions.begin() as session:
         # A dead letter that was sent back: its row is written anew.
-        answer = Answer(new_id(), "user.created", b"{}")
+        answer = ResultEvent(new_id(), "user.created", b"{}")
         await ledger.record(session, [Entry(id_, bytes(32), DONE, answer)], again=[id_])
         # Were it to wait, the server would end it by its lock_timeout.
         assert await asyncio.create_task(_another_batch(sessions)) == 2

@@ -20,7 +20,7 @@ from worker.entities.order import ORDER
 from worker.entities.user import USER
 from worker.processing.crud import crud_entity
 from worker.processing.row_cache import Record
-from worker.processing.unit_of_work import Work
+from worker.processing.unit_of_work import UnitOfWork
 from worker.settings.settings import Settings
 
 REGISTRY = Registry([ORDER, USER])  # not in the order in which they depend on each other
@@ -40,11 +40,11 @@ async def session(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
 
 
 @pytest.fixture
-def work(session: AsyncSession) -> Work:
-    return Work(session, REGISTRY)
+def work(session: AsyncSession) -> UnitOfWork:
+    return UnitOfWork(session, REGISTRY)
 
 
-def new_user(work: Work, name: str, **values: Any) -> Record:
+def new_user(work: UnitOfWork, name: str, **values: Any) -> Record:
     now = utc_now()
     return work.rows(USER).create(
         {"username": name, "email": f"{name}@example.com", "rating": None}
@@ -54,7 +54,7 @@ def new_user(work: Work, name: str, **values: Any) -> Record:
 
 
 async def test_ids_belong_to_the_rows_that_they_were_made_for(
-    work: Work, session: AsyncSession
+    work: UnitOfWork, session: AsyncSession
 ) -> None:
     made = [new_user(work, f"user-{number * 7919 % 1000:03}") for number in range(300)]
     await work.flush()
@@ -64,7 +64,7 @@ async def test_ids_belong_to_the_rows_that_they_were_made_for(
 
 
 async def test_what_depends_on_a_row_is_written_after_it_and_deleted_before(
-    work: Work, session: AsyncSession
+    work: UnitOfWork, session: AsyncSession
 ) -> None:
     user = new_user(work, "ann")
     await work.flush()
@@ -81,7 +81,7 @@ async def test_what_depends_on_a_row_is_written_after_it_and_deleted_before(
     assert await session.scalar(text("SELECT count(*) FROM users")) == 0
 
 
-async def test_the_database_is_asked_only_when_it_knows_of_every_change(work: Work) -> None:
+async def test_the_database_is_asked_only_when_it_knows_of_every_change(work: UnitOfWork) -> None:
     ann = new_user(work, "ann")
     await work.flush()
     work.rows(USER).change(ann, {"username": "eve"})
@@ -94,10 +94,10 @@ async def test_the_database_is_asked_only_when_it_knows_of_every_change(work: Wo
 
 
 async def test_a_locked_look_replaces_what_was_seen_before_the_lock(
-    work: Work, engine: AsyncEngine, harness: Harness
+    work: UnitOfWork, engine: AsyncEngine, harness: Harness
 ) -> None:
     async with make_sessions(engine).begin() as other:
-        new_user(other_work := Work(other, REGISTRY), "ann")
+        new_user(other_work := UnitOfWork(other, REGISTRY), "ann")
         await other_work.flush()
     seen = await work.rows(USER).find("username", "ann")
     assert seen is not None
@@ -108,7 +108,7 @@ async def test_a_locked_look_replaces_what_was_seen_before_the_lock(
     assert seen.version == 2
 
 
-async def test_counts_hold_what_this_transaction_changed(work: Work) -> None:
+async def test_counts_hold_what_this_transaction_changed(work: UnitOfWork) -> None:
     ann, eve = new_user(work, "ann"), new_user(work, "eve")
     await work.flush()
     orders = work.rows(ORDER)
@@ -185,7 +185,7 @@ async def test_defaults_of_every_kind_are_filled_in(
 
     await connection.run_sync(create_table)
     registry = Registry([USER, note])
-    work = Work(session, registry)
+    work = UnitOfWork(session, registry)
     user = new_user(work, "ann")
     await work.flush()
     made = [

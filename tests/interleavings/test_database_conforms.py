@@ -17,7 +17,7 @@ from tests.support.interleavings.stores import (
     entry,
 )
 from worker.database.ledger import DEAD_LETTERED, DONE, Entry, LedgerRace
-from worker.processing.fault_kinds import Kind, classify, is_doubtful
+from worker.processing.fault_kinds import FaultKind, classify, is_doubtful
 from worker.testing.proxy import COMMIT
 
 
@@ -119,7 +119,7 @@ async def test_who_would_wait_in_a_circle_is_told_and_may_try_again(store: Store
     ends = await asyncio.gather(crosswise("a", "b"), crosswise("b", "a"), return_exceptions=True)
     (fault,) = [end for end in ends if end is not None]
     assert isinstance(fault, Exception)
-    assert classify(fault) is Kind.CONTENTION
+    assert classify(fault) is FaultKind.CONTENTION
     assert not is_doubtful(fault)
     assert await store.count("a") == await store.count("b") == 1
 
@@ -131,7 +131,7 @@ async def test_after_a_fault_nothing_more_is_done(store: Store) -> None:
             await store.apply(session, "a")
             with pytest.raises(DBAPIError) as first:
                 await store.fail(session)
-            assert classify(first.value) is Kind.PERMANENT
+            assert classify(first.value) is FaultKind.PERMANENT
             await store.apply(session, "a")
 
     with pytest.raises(DBAPIError) as caught:
@@ -192,7 +192,7 @@ async def test_a_lost_connection_is_an_outage_and_nothing_is_done(store: Store) 
 
     with pytest.raises(DBAPIError) as caught:
         await lose()
-    assert classify(caught.value) is Kind.OUTAGE
+    assert classify(caught.value) is FaultKind.OUTAGE
     assert is_doubtful(caught.value)
     assert await store.count("a") == 0
 
@@ -206,6 +206,6 @@ async def test_a_commit_whose_reply_is_lost_was_done(store: Store) -> None:
     store.lose_the_reply_to(COMMIT)
     with pytest.raises(DBAPIError) as caught:
         await change()
-    assert classify(caught.value) is Kind.OUTAGE
+    assert classify(caught.value) is FaultKind.OUTAGE
     assert is_doubtful(caught.value)
     assert await store.count("a") == 1

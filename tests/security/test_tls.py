@@ -23,7 +23,7 @@ from worker.broker.publisher.batch import BurstChannel
 from worker.core.errors import Misconfigured, Unreachable, WorkerError
 from worker.database.engine import make_engine
 from worker.database.errors import explain
-from worker.processing.fault_kinds import Kind, classify
+from worker.processing.fault_kinds import FaultKind, classify
 from worker.settings.settings import BrokerSettings, DatabaseSettings, Settings
 
 ByTls = Callable[..., Settings]
@@ -224,7 +224,7 @@ async def test_a_file_that_is_gone_later_is_an_outage(by_tls: ByTls, tmp_path: P
     assert isinstance(await broker_fault(settings.broker), Unreachable)
     fault = await database_fault(settings.database)
     assert isinstance(fault, ConnectionError)
-    assert classify(fault) is Kind.OUTAGE
+    assert classify(fault) is FaultKind.OUTAGE
 
 
 async def test_a_renewed_certificate_needs_no_restart(
@@ -262,7 +262,7 @@ async def in_words(settings: DatabaseSettings) -> WorkerError:
     words = explain(fault, engine)
     await engine.dispose()
     # Once it has worked: a command waits for the certificate, it is not given up for it.
-    assert classify(fault) is Kind.OUTAGE, repr(fault)
+    assert classify(fault) is FaultKind.OUTAGE, repr(fault)
     return words
 
 

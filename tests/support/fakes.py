@@ -11,7 +11,7 @@ from typing import Any
 
 from worker.codec.codec import Codec
 from worker.core.backoff import Backoff
-from worker.core.messages import Answer, Command, Delivery, Done, Envelope, Job, Settled
+from worker.core.messages import Command, Delivery, Done, Envelope, Job, ResultEvent, Settled
 from worker.core.registry import load_registry
 
 REGISTRY = load_registry("worker.entities")
@@ -86,7 +86,7 @@ def tag_of(job: Job) -> int:
 
 
 def done(job: Job) -> Done:
-    return Done(Answer(f"event-{tag_of(job)}", "user.created", b"{}"))
+    return Done(ResultEvent(f"event-{tag_of(job)}", "user.created", b"{}"))
 
 
 async def is_up(_: BaseException) -> bool:

@@ -17,7 +17,7 @@ from worker.lab.sandbox import Sandbox, open_sandbox
 from worker.lab.scenario import Scenario
 from worker.lab.scenario_files import load_scenario
 from worker.lab.setting import Setting
-from worker.lab.target import Order
+from worker.lab.target import LabOrder
 from worker.settings.settings import DatabaseSettings
 
 
@@ -50,8 +50,8 @@ async def bench(url: str, *, into_service: bool = False) -> AsyncIterator[Bench]
         )
 
 
-def order(scenario: Scenario, sandbox: Sandbox) -> Order:
-    return Order(
+def order(scenario: Scenario, sandbox: Sandbox) -> LabOrder:
+    return LabOrder(
         scenario=scenario,
         url=sandbox.settings.url.get_secret_value(),
         application_name=sandbox.name,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from worker.lab.durations import durations_from
-from worker.lab.measured import Hold, Load, Point, Pool, Process, Sample, Server, Wait
+from worker.lab.measured import HoldTime, MeasuredLoad, Point, Pool, Process, Sample, Server, Wait
 from worker.lab.results import About, Machine, Objective, Result
 from worker.lab.setting import Setting
 
@@ -134,7 +134,7 @@ def make_point(
         "started_at": NOON,
         "warm_up_seconds": warm_up,
         "measured_seconds": seconds,
-        "load": Load(
+        "load": MeasuredLoad(
             intended=intended + dropped,
             started=intended,
             dropped=dropped,
@@ -149,7 +149,7 @@ def make_point(
             queue_mean=float(waiting.mean()),
             queue_max=int(waiting.max()),
         ),
-        "hold": Hold(seconds=durations_from(each.ended - each.began for each in seen)),
+        "hold": HoldTime(seconds=durations_from(each.ended - each.began for each in seen)),
         "pool": Pool(
             busy_mean=float(busy.mean()),
             busy_p95=float(np.quantile(busy, 0.95)),

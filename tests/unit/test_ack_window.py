@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.fakes import turns, until
 from worker.broker.consumer import ack_window as window_module
-from worker.broker.consumer.ack_window import Window
+from worker.broker.consumer.ack_window import AckWindow
 
 
 class FakeChannel:
@@ -26,7 +26,7 @@ class FakeChannel:
         self.may_write = asyncio.Event()
         self.may_write.set()
 
-    def deliver(self, window: Window, tag: int) -> None:
+    def deliver(self, window: AckWindow, tag: int) -> None:
         self.outstanding.append(tag)
         window.add(tag)
 
@@ -47,9 +47,9 @@ class FakeChannel:
         self.rejected += self._take(tag, multiple=False)
 
 
-def make_window(tags: int, prefetch: int = 1_000) -> tuple[FakeChannel, Window]:
+def make_window(tags: int, prefetch: int = 1_000) -> tuple[FakeChannel, AckWindow]:
     channel = FakeChannel()
-    window = Window(cast(Channel, channel), prefetch)
+    window = AckWindow(cast(Channel, channel), prefetch)
     for tag in range(1, tags + 1):
         channel.deliver(window, tag)
     return channel, window

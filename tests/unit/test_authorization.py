@@ -16,11 +16,11 @@ from worker.core.errors import Misconfigured
 from worker.core.messages import (
     REDRIVE_HEADER,
     SENDER_HEADER,
-    Barred,
     Command,
+    Disallowed,
     Job,
     Refused,
-    Unusable,
+    Rejected,
 )
 from worker.database.engine import Sessions
 from worker.processing.processor import Processor
@@ -40,7 +40,7 @@ def sent(type_: str, user_id: str | None) -> Any:
 
 def is_barred(type_: str, user_id: str | None, rules: dict[str, list[str]] = RULES) -> bool:
     judged = Authorization(rules, REGISTRY.types).judge(sent(type_, user_id))
-    return isinstance(judged, Barred)
+    return isinstance(judged, Disallowed)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_rules_that_are_empty_allow_nothing() -> None:
 def test_what_has_no_type_is_told_to_those_who_may_send_anything(body: Any) -> None:
     authorization = Authorization({"shop": ["user.create"]}, REGISTRY.types)
 
-    for account, kind in (("shop", Unusable), ("stranger", Barred), (None, Barred)):
+    for account, kind in (("shop", Rejected), ("stranger", Disallowed), (None, Disallowed)):
         judged = authorization.judge(CODEC.decode(delivery(body, user_id=account)))
         assert isinstance(judged, kind)
 
@@ -84,7 +84,7 @@ def test_an_invalid_command_of_a_barred_type_is_told_nothing_but_that() -> None:
 
     judged = Authorization(RULES, REGISTRY.types).judge(item)
 
-    assert isinstance(judged, Barred)
+    assert isinstance(judged, Disallowed)
     assert [fault.code for fault in judged.problem.errors] == ["forbidden"]
     assert judged.envelope.key is None
 
@@ -126,7 +126,7 @@ def test_what_is_sent_back_is_judged_by_who_sent_it_first(
     judged = sent_back(type_, first, again)
 
     speaks_for_others = again in ("ops", "boss")
-    is_judged_well = not isinstance(judged, Barred)
+    is_judged_well = not isinstance(judged, Disallowed)
     assert is_judged_well is (may_first and (speaks_for_others or may_again))
     # A name that nobody vouches for is not passed on.
     if is_judged_well:
@@ -140,25 +140,25 @@ def test_it_says_by_whom_it_was_judged() -> None:
         ("shop", "clerk", "may not redrive: the account 'clerk' may not send user.delete"),
     ):
         judged = sent_back("user.delete", first, again)
-        assert isinstance(judged, Barred)
+        assert isinstance(judged, Disallowed)
         assert says in judged.problem.detail
 
 
 @given(st.none() | st.integers() | st.binary() | st.text(max_size=20) | st.just(["boss"]))
 def test_a_forged_name_lends_no_rights(forged: object) -> None:
     for account in ("mail", "stranger", None):
-        assert isinstance(sent_back("user.delete", forged, account), Barred)
+        assert isinstance(sent_back("user.delete", forged, account), Disallowed)
         item = sent("user.delete", account)
         came = replace(item.envelope.delivery, headers={SENDER_HEADER: forged})
         item = replace(item, envelope=replace(item.envelope, delivery=came))
-        assert isinstance(Authorization(OPERATORS, REGISTRY.types).judge(item), Barred)
+        assert isinstance(Authorization(OPERATORS, REGISTRY.types).judge(item), Disallowed)
 
 
 def test_who_may_only_redrive_sends_nothing_of_its_own() -> None:
     rules = {"ops": ["redrive"]}
     garbage = CODEC.decode(delivery("{", user_id="ops"))
 
-    assert isinstance(Authorization(rules, REGISTRY.types).judge(garbage), Barred)
+    assert isinstance(Authorization(rules, REGISTRY.types).judge(garbage), Disallowed)
     assert is_barred("user.create", "ops", rules)
 
 

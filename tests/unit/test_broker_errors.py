@@ -17,7 +17,7 @@ from pika.adapters.utils import io_services_utils
 
 from dev.servers.processes import until
 from worker.testing.broker_errors import BROKER_AWAY, connect
-from worker.testing.publisher import Publisher
+from worker.testing.publisher import CommandPublisher
 
 
 def test_a_listener_that_never_speaks_is_a_broker_that_is_away() -> None:
@@ -67,7 +67,7 @@ def test_a_publisher_outlives_a_socket_that_is_reset_at_once(tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10)
         url = f"amqp://guest:guest@127.0.0.1:{listener.getsockname()[1]}/"
-        with Publisher(url, "worker", tmp_path / "book") as publisher:
+        with CommandPublisher(url, "worker", tmp_path / "book") as publisher:
             for _ in range(2):
                 listener.accept()[0].close()
             assert until(lambda: publisher._connection is None, within=10)
@@ -83,7 +83,7 @@ def test_a_publisher_can_be_stopped_in_any_part_of_a_handshake(
     with hanging_up() as port:
         for number in range(80):
             url = f"amqp://guest:guest@127.0.0.1:{port}/"
-            publisher = Publisher(url, "worker", tmp_path / f"{number}").start()
+            publisher = CommandPublisher(url, "worker", tmp_path / f"{number}").start()
             time.sleep(moments.uniform(0, 0.02))  # the moment is what differs
             publisher.stop()
 

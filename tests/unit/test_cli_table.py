@@ -14,11 +14,11 @@ from pamqp.commands import Basic
 from rich.cells import cell_len
 
 from tests.in_process import see_terminal
-from worker.broker.client.dead_letter import Letter
-from worker.broker.client.event_stream import Recorded
+from worker.broker.client.dead_letter import StoredDeadLetter
+from worker.broker.client.event_stream import RecordedEvent
 from worker.cli.dead_letters.table import LetterTable
 from worker.cli.events import EventTable, words_of
-from worker.cli.table import Column, cell, fitting
+from worker.cli.table import TerminalColumn, cell, fitting
 from worker.cli.values import age, clock
 
 ID = "0199f3a0-5c5e-7b0a-9d53-0d4a4f1f0b6e"
@@ -26,7 +26,7 @@ NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 WIDE = "データ" * 30
 
 
-def event(**changes: Any) -> Recorded:
+def event(**changes: Any) -> RecordedEvent:
     data = {"id": 1, "username": "ann", "email": WIDE, "rating": None, "version": 1}
     time = f"{datetime.now(UTC) - timedelta(days=3):%Y-%m-%dT%H:%M:%S.%fZ}"
     members = {
@@ -36,10 +36,10 @@ def event(**changes: Any) -> Recorded:
         "time": time,
         "data": data,
     }
-    return Recorded(0, "user.created", json.dumps(members | changes).encode())
+    return RecordedEvent(0, "user.created", json.dumps(members | changes).encode())
 
 
-def letter(number: int = 1, **headers: Any) -> Letter:
+def letter(number: int = 1, **headers: Any) -> StoredDeadLetter:
     time = f"{datetime.now(UTC) - timedelta(hours=5):%Y-%m-%dT%H:%M:%SZ}"
     known = {
         "x-code": "invalid",
@@ -48,7 +48,7 @@ def letter(number: int = 1, **headers: Any) -> Letter:
         "x-detail": "/data/email is missing " * 20,
         "x-last-time": time,
     }
-    return Letter(number, b"{}", Basic.Properties(headers=known | headers))
+    return StoredDeadLetter(number, b"{}", Basic.Properties(headers=known | headers))
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -121,7 +121,9 @@ def test_in_a_pipe_there_are_complete_lines_and_no_titles(
 
 
 def test_columns_are_left_out_by_importance() -> None:
-    columns = [Column(name, full=0, fitted=10, importance=n) for n, name in enumerate("cab")]
+    columns = [
+        TerminalColumn(name, full=0, fitted=10, importance=n) for n, name in enumerate("cab")
+    ]
 
     titles = ["".join(it.title for it in fitting(columns, width)) for width in (56, 55, 43, 1)]
 

@@ -16,12 +16,12 @@ from pamqp.header import ContentHeader
 
 from dev.fuzz.answerable import assert_answerable
 from tests.support.fakes import ANN, delivery, make_codec
-from worker.broker.client.dead_letter import Letter
-from worker.broker.consumer.ack_window import Window
+from worker.broker.client.dead_letter import StoredDeadLetter
+from worker.broker.consumer.ack_window import AckWindow
 from worker.broker.consumer.subscription import read_delivery
 from worker.broker.protocol.cloudevents import PREFIXES, attributes_in
 from worker.broker.protocol.properties import of
-from worker.broker.publisher.publications import Answers
+from worker.broker.publisher.publications import Publications
 from worker.broker.topology import Topology
 from worker.core.messages import (
     Command,
@@ -30,9 +30,9 @@ from worker.core.messages import (
     Done,
     Item,
     Job,
+    Rejected,
     Settled,
     Target,
-    Unusable,
 )
 from worker.settings.settings import BrokerSettings
 
@@ -58,7 +58,7 @@ def came(body: bytes, headers: dict[str, Any], content_type: str | None = None) 
     """The message as a worker takes it off the wire."""
     own = Basic.Properties(headers=headers, content_type=content_type, message_id="not this one")
     header = ContentHeader(body_size=len(body), properties=own).marshal()
-    window = cast(Window, None)
+    window = cast(AckWindow, None)
     return read_delivery(1, redelivered=False, header=header, body=body, window=window)
 
 
@@ -136,7 +136,7 @@ def published(command: dict[str, Any], outcome: str) -> rabbitmq.RabbitMQMessage
     """What a worker publishes for the command, as a subscriber with the SDK gets it."""
     item = CODEC.decode(delivery(command))
     settled: Settled
-    if isinstance(item, Unusable):
+    if isinstance(item, Rejected):
         problem = item.problem
         answer = CODEC.problem_answer(item.envelope, outcome, problem, time=NOW)
         settled = DeadLetter(answer, problem.code, problem.detail, 1)
@@ -144,7 +144,7 @@ def published(command: dict[str, Any], outcome: str) -> rabbitmq.RabbitMQMessage
         row = {"id": 42, **ANN, "rating": None, "version": 1, "created_on": NOW}
         answer = CODEC.answer(item.envelope, outcome, row, time=NOW, subject="user/42")
         settled = Done(answer)
-    event = Answers(TOPOLOGY).event(Job(item), settled)
+    event = Publications(TOPOLOGY).event(Job(item), settled)
     own = of(event)
     # The SDK says that headers are text; the worker's others are not its business.
     headers = {name: str(value) for name, value in (own.headers or {}).items()}
@@ -178,10 +178,10 @@ def headers_of(prefix: str, **attributes: Any) -> dict[str, Any]:
     return {f"{prefix}{name}": value for name, value in given.items()}
 
 
-def problem_of(came: Delivery) -> Unusable:
+def problem_of(came: Delivery) -> Rejected:
     item = CODEC.decode(came)
     assert_answerable(item, came)
-    assert isinstance(item, Unusable), item
+    assert isinstance(item, Rejected), item
     return item
 
 
@@ -281,7 +281,7 @@ def test_expectedversion_is_never_ignored(specversion: str | None, version: obje
         assert isinstance(item, Command)
         assert item.expected_version == version
     else:
-        assert isinstance(item, Unusable)
+        assert isinstance(item, Rejected)
         assert [fault.pointer for fault in item.problem.errors] == ["/expectedversion"]
 
 
@@ -293,7 +293,7 @@ def test_the_version_has_one_name_at_a_time(version: int | None, other: int | No
         assert isinstance(item, Command)
         assert item.expected_version == 3
     else:
-        assert isinstance(item, Unusable)
+        assert isinstance(item, Rejected)
         assert [fault.pointer for fault in item.problem.errors] == ["/expectedversion"]
 
 
@@ -325,12 +325,12 @@ def test_whatever_the_attributes_are_there_is_an_answer(
     assert_answerable(CODEC.decode(message), message)
 
 
-def letter_of(headers: dict[str, Any], body: bytes) -> Letter:
+def letter_of(headers: dict[str, Any], body: bytes) -> StoredDeadLetter:
     own = Basic.Properties(headers=headers | {"x-code": "invalid"}, content_type="application/json")
-    return Letter(1, body, own)
+    return StoredDeadLetter(1, body, own)
 
 
-def sent_back(letter: Letter) -> Command:
+def sent_back(letter: StoredDeadLetter) -> Command:
     publication = letter.revived(TOPOLOGY, None)
     own = publication.copy_of
     assert isinstance(own, Basic.Properties)

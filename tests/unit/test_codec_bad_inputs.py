@@ -13,7 +13,7 @@ from worker.codec import codec as codec_module
 from worker.codec import parser, validation
 from worker.codec.codec import Codec
 from worker.codec.validation import MAX_FAULTS
-from worker.core.messages import Command, Problem, Unusable, utc_now
+from worker.core.messages import Command, Problem, Rejected, utc_now
 
 CREATE = {"id": "c1", "type": "user.create", "data": ANN}
 UPDATE = {"id": "c2", "type": "user.update", "target": {"id": 1}, "data": {"rating": 1}}
@@ -21,7 +21,7 @@ UPDATE = {"id": "c2", "type": "user.update", "target": {"id": 1}, "data": {"rati
 
 def problem_of(codec: Codec, body: Any, **properties: Any) -> Problem:
     item = codec.decode(delivery(body, **properties))
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     return item.problem
 
 
@@ -81,7 +81,7 @@ def test_no_depth_of_nesting_is_too_much(codec: Codec, opening: str, member: str
     for depth in (*range(100, 940, 60), *range(940, 1_040)):
         nested = opening * depth + "1" + closing * depth
         body = f'{{"id":"x","type":"user.update","{member}":{nested}}}'
-        assert isinstance(codec.decode(delivery(body)), Unusable), depth
+        assert isinstance(codec.decode(delivery(body)), Rejected), depth
 
 
 def test_a_hundred_thousand_unknown_members_cost_no_fault_each(
@@ -112,7 +112,7 @@ def test_a_body_of_16_mib_is_refused_unread(codec: Codec, monkeypatch: pytest.Mo
     monkeypatch.setattr(codec_module, "read_object", parse)
     item = codec.decode(delivery(b" " * 16_777_216, message_id="big", type="user.create"))
 
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert (item.problem.code, item.envelope.id) == ("too_large", "big")
     assert item.envelope.type == "user.create"
     assert "16777216 bytes; at most 1048576" in item.problem.detail
@@ -122,7 +122,7 @@ def test_a_body_of_exactly_the_limit_is_read() -> None:
     body = json.dumps(CREATE).encode()
 
     assert isinstance(make_codec(max_body_bytes=len(body)).decode(delivery(body)), Command)
-    assert isinstance(make_codec(max_body_bytes=len(body) - 1).decode(delivery(body)), Unusable)
+    assert isinstance(make_codec(max_body_bytes=len(body) - 1).decode(delivery(body)), Rejected)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "base64", "x-unknown"])
@@ -143,7 +143,7 @@ def test_an_encoding_that_changes_nothing_is_accepted(codec: Codec, encoding: st
 def test_a_type_that_is_no_string_is_an_unknown_type(codec: Codec, type_: object) -> None:
     item = codec.decode(delivery({"id": "x", "type": type_}))
 
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert (item.problem.code, item.envelope.type) == ("unknown_type", None)
 
 
@@ -169,7 +169,7 @@ def test_a_type_that_is_no_string_is_an_unknown_type(codec: Codec, type_: object
 def test_look_alike_types_are_unknown(codec: Codec, type_: str) -> None:
     item = codec.decode(delivery({**CREATE, "type": type_}))
 
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert item.problem.code == "unknown_type"
     assert "user.create" in item.problem.detail
     answer = codec.problem_answer(item.envelope, "rejected", item.problem, time=utc_now())
@@ -308,7 +308,7 @@ def test_all_faults_are_told_at_once(codec: Codec) -> None:
 def test_an_answer_cannot_be_sent_to_our_own_queues(codec: Codec, queue: str) -> None:
     item = codec.decode(delivery(CREATE, reply_to=queue))
 
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert pointers(item.problem) == ["/reply_to"]
     assert item.envelope.reply_to is None
 
@@ -320,7 +320,7 @@ def test_control_characters_in_properties_are_refused_and_not_echoed(
 ) -> None:
     item = codec.decode(delivery({"type": "user.create", "data": ANN}, **{name: value}))
 
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     envelope = item.envelope
     assert value not in (envelope.id, envelope.correlation_id, envelope.reply_to)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.fakes import ANN, delivery, make_codec
 from worker.codec.parser import CLOUDEVENTS_MEMBERS, OUR_MEMBERS
-from worker.core.messages import Command, Item, Query, Unusable
+from worker.core.messages import Command, Item, Query, Rejected
 
 CODEC = make_codec()
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -81,4 +81,4 @@ def test_a_null_header_leaves_the_trace_to_the_body() -> None:
 def test_within_data_null_is_a_value(field: str) -> None:
     item = CODEC.decode(delivery({**COMMANDS[0], "data": {**ANN, field: None}}))
 
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dev.fuzz.answerable import CODEC, assert_answerable
 from tests.support.fakes import ANN, delivery
 from worker.codec.validation import MAX_FAULTS
-from worker.core.messages import Command, Problem, Unusable
+from worker.core.messages import Command, Problem, Rejected
 
 COMMANDS: list[dict[str, Any]] = [
     {"id": "c", "type": "user.create", "data": {**ANN, "rating": 1}, "key": "k"},
@@ -48,7 +48,7 @@ def problem_of(body: Any, **properties: Any) -> Problem:
     came = delivery(body, **properties)
     item = CODEC.decode(came)
     assert_answerable(item, came)
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     return item.problem
 
 
@@ -65,7 +65,7 @@ def test_each_string_is_pointed_at(
     item = CODEC.decode(came)
 
     assert_answerable(item, came)
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert item.problem.code == "invalid"
     shown = "/" + "/".join(path) + ("?" if is_name else "")
     faults = {(fault.pointer, fault.code) for fault in item.problem.errors}

@@ -12,7 +12,7 @@ from pydantic import field_validator, model_validator
 
 from tests.support.fakes import delivery
 from worker.codec.codec import Codec
-from worker.core.messages import DeadLetter, Unusable
+from worker.core.messages import DeadLetter, Rejected
 from worker.core.payloads import Key, Payload, omitted
 from worker.core.registry import Registry, Verb
 from worker.entities.user import USER
@@ -62,7 +62,7 @@ def test_a_validator_that_fails_sets_its_command_aside(error: BaseException, whe
     codec = codec_raising(error, where)
     item = codec.decode(delivery(json.dumps(BODY)))
 
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert (item.envelope.id, item.envelope.type, item.envelope.key) == ("c", "user.check", "k")
     outcome = Outcomes(Registry([USER]), codec).unusable(item)
     assert isinstance(outcome, DeadLetter)
@@ -80,5 +80,5 @@ def test_a_natural_key_that_cannot_be_read_sets_its_command_aside() -> None:
     codec = Codec(Registry([replace(USER, verbs=verbs)]))
     item = codec.decode(delivery(json.dumps({"id": "c", "type": "user.check", "data": {}})))
 
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert (item.envelope.id, item.problem.code) == ("c", "failed")

@@ -15,16 +15,16 @@ from structlog.testing import capture_logs
 
 from tests.support.fakes import delivery, make_codec
 from worker.core.messages import (
-    Answer,
-    Away,
+    Blocked,
     DeadLetter,
     Done,
-    Held,
     Job,
     Outcome,
     Refused,
+    ResultEvent,
     Retry,
     Settled,
+    Unavailable,
 )
 from worker.telemetry.command_instruments import AGE, GROUP, LANE, PROCESS, SIZE
 from worker.telemetry.command_log import CommandLog, keep_summing_up
@@ -42,9 +42,9 @@ def job(type_: str = "user.delete", **properties: Any) -> Job:
     return Job(make_codec().decode(delivery(command, **properties)))
 
 
-def answer(code: str = "", *, replayed: bool = False) -> Answer:
+def answer(code: str = "", *, replayed: bool = False) -> ResultEvent:
     body = json.dumps({"data": {"code": code}}).encode()
-    return Answer("e", "user.delete.rejected", body, replayed=replayed)
+    return ResultEvent("e", "user.delete.rejected", body, replayed=replayed)
 
 
 DONE = Done(answer())
@@ -55,7 +55,9 @@ RETRY = Retry("ValueError: of a custom handler", 0.1)
 
 async def measure(meter: CommandMeter, *pairs: tuple[Job, Outcome]) -> None:
     """Have the meter see these, or one of each kind."""
-    given = pairs or [(job(), each) for each in (DONE, REFUSED, LETTER, RETRY, Held(), Away("x"))]
+    given = pairs or [
+        (job(), each) for each in (DONE, REFUSED, LETTER, RETRY, Blocked(), Unavailable("x"))
+    ]
 
     async def process(_: Sequence[Job]) -> list[Outcome]:
         return [outcome for _, outcome in given]
@@ -133,7 +135,7 @@ async def test_labels_are_bounded_whatever_handlers_raise() -> None:
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"data": null}', b"\xff"])
 async def test_an_answer_without_a_code_ends_no_lane(body: bytes) -> None:
     meter = make_meter()
-    await measure(meter, (job(), Refused(Answer("e", "x.rejected", body))))
+    await measure(meter, (job(), Refused(ResultEvent("e", "x.rejected", body))))
 
     assert meter.settled == {("user.delete", "refused", "unknown"): 1}
 

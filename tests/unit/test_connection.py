@@ -24,14 +24,14 @@ from worker.broker.connection import keep_connected
 from worker.broker.errors import explain
 from worker.core.errors import Misconfigured, Unreachable
 from worker.settings.settings import BrokerSettings
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 
 class Bench:
     """A broker whose connections, one after the other, end as the test says."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.part = Part("commands")
+        self.part = Component("commands")
         self.connects: list[BaseException | None] = []
         self.serves: list[Callable[[], None]] = []
         self.served = 0

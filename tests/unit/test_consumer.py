@@ -15,7 +15,7 @@ from pamqp.header import ContentHeader
 
 from tests.support.fakes import turns, until
 from worker.broker.consumer import subscription as subscription_module
-from worker.broker.consumer.ack_window import Window
+from worker.broker.consumer.ack_window import AckWindow
 from worker.broker.consumer.consumer import Consumer
 from worker.broker.consumer.subscription import SUSPECT_DELIVERIES, read_delivery
 from worker.broker.protocol.frame_reader import UNREADABLE_HEADER
@@ -23,7 +23,7 @@ from worker.broker.topology import Topology
 from worker.core.errors import Unreachable
 from worker.core.messages import Delivery
 from worker.settings.settings import BrokerSettings
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 # Of the default limit of 20 deliveries, half convicts, and a bit more than half of that isolates.
 ALONE_DELIVERIES = 6
@@ -84,7 +84,7 @@ class FakeChannel:
 class Bench:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.channel = FakeChannel()
-        self.part = Part("commands")
+        self.part = Component("commands")
         self.taken: list[Delivery] = []
         self.pause = asyncio.Event()
         self.take_fails = False
@@ -136,7 +136,7 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 def made(given: DeliveredMessage) -> Delivery:
     header = ContentHeader(body_size=len(given.body), properties=given.header.properties)
     tag, again = given.delivery_tag or 0, bool(given.redelivered)
-    return read_delivery(tag, again, header.marshal(), given.body, Window(cast(Any, None), 1))
+    return read_delivery(tag, again, header.marshal(), given.body, AckWindow(cast(Any, None), 1))
 
 
 def test_a_message_becomes_a_delivery() -> None:

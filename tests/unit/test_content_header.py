@@ -15,12 +15,12 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from tests.support.fakes import ANN, make_codec
-from worker.broker.consumer.ack_window import Window
+from worker.broker.consumer.ack_window import AckWindow
 from worker.broker.consumer.subscription import read_delivery
 from worker.broker.protocol import properties
 from worker.broker.protocol.content_header import properties_in, size_of, written_anew
 from worker.broker.protocol.frame_reader import mend_header
-from worker.core.messages import Command, Unusable
+from worker.core.messages import Command, Rejected
 
 ALL: dict[str, Any] = {
     "content_type": "application/json",
@@ -79,12 +79,12 @@ def written(values: dict[str, Any]) -> dict[str, bytes]:
     return {name: Basic.Properties().encode_property(name, it) for name, it in values.items()}
 
 
-def decode(header: bytes, body: bytes = BODY) -> Command | Unusable:
-    window = cast(Window, None)
+def decode(header: bytes, body: bytes = BODY) -> Command | Rejected:
+    window = cast(AckWindow, None)
     item = CODEC.decode(
         read_delivery(1, redelivered=False, header=header, body=body, window=window)
     )
-    assert isinstance(item, Command | Unusable)
+    assert isinstance(item, Command | Rejected)
     return item
 
 
@@ -146,7 +146,7 @@ def test_properties_that_end_too_early_are_not_believed(cut: int) -> None:
     header = raw_header(written({"message_type": "user.create", "timestamp": ALL["timestamp"]}))
     item = decode(header[:-cut])
 
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert item.problem.code == "malformed"
     assert "properties cannot be decoded" in item.problem.detail
 
@@ -162,7 +162,7 @@ def test_a_command_is_carried_out_unless_it_needs_what_is_lost(name: str) -> Non
         assert item.envelope.reply_to == (None if name == "reply_to" else "asker")
         return
     # What makes it exactly once, or tells what it is, cannot be done without in silence.
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     pointer, code = ("/id", "invalid") if name == "message_id" else ("/type", "unknown_type")
     assert [fault.pointer for fault in item.problem.errors] == [pointer]
     assert item.problem.code == code

@@ -10,11 +10,20 @@ from uuid import UUID
 import pytest
 
 from tests.support.fakes import ANN, delivery, make_codec
-from worker.broker.publisher.publications import CLOUDEVENT, Answers, reply
+from worker.broker.publisher.publications import CLOUDEVENT, Publications, reply
 from worker.broker.topology import Topology
 from worker.codec.codec import Codec
 from worker.core.errors import Conflict, IdReused, NotFound, Refusal, VersionMismatch
-from worker.core.messages import Answer, DeadLetter, Done, Job, Refused, Settled, new_id, utc_now
+from worker.core.messages import (
+    DeadLetter,
+    Done,
+    Job,
+    Refused,
+    ResultEvent,
+    Settled,
+    new_id,
+    utc_now,
+)
 from worker.processing.outcomes import problem_of
 from worker.settings.settings import BrokerSettings
 
@@ -29,12 +38,12 @@ def job(**properties: Any) -> Job:
     )
 
 
-def answer_to(asked: Job) -> Answer:
+def answer_to(asked: Job) -> ResultEvent:
     return CODEC.answer(asked.envelope, "user.created", ROW, subject="user/42", time=utc_now())
 
 
 def publications(asked: Job, outcome: Settled) -> list[Any]:
-    answers = Answers(TOPOLOGY)
+    answers = Publications(TOPOLOGY)
     letters = [answers.dead_letter(asked, outcome)] if isinstance(outcome, DeadLetter) else []
     event, to = answers.event(asked, outcome), asked.envelope.reply_to
     return [*letters, event, *([] if to is None else [reply(event, to)])]
@@ -116,7 +125,7 @@ def test_an_event_is_published_as_its_type_says() -> None:
 def test_a_replayed_event_says_so_in_its_headers_alone() -> None:
     asked = job()
     answer = answer_to(asked)
-    again = Answer(answer.id, answer.type, answer.body, replayed=True)
+    again = ResultEvent(answer.id, answer.type, answer.body, replayed=True)
     (event,) = publications(asked, Refused(again))
 
     assert event.body is answer.body

@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.database.ledger import LedgerRace
-from worker.processing.fault_kinds import Kind, classify, is_doubtful
+from worker.processing.fault_kinds import FaultKind, classify, is_doubtful
 
 
 class Told(Exception):
@@ -27,70 +27,70 @@ def fault(
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        ("08000", Kind.OUTAGE),
-        ("08001", Kind.OUTAGE),
-        ("08003", Kind.OUTAGE),
-        ("08006", Kind.OUTAGE),
-        ("25006", Kind.OUTAGE),
-        ("28000", Kind.OUTAGE),
-        ("28P01", Kind.OUTAGE),
-        ("3D000", Kind.OUTAGE),
-        ("53100", Kind.OUTAGE),
-        ("53200", Kind.OUTAGE),
-        ("53300", Kind.OUTAGE),
-        ("57P01", Kind.OUTAGE),
-        ("57P02", Kind.OUTAGE),
-        ("57P03", Kind.OUTAGE),
-        ("58030", Kind.OUTAGE),
-        ("57014", Kind.TRANSIENT),
-        ("25P03", Kind.TRANSIENT),
-        ("25P02", Kind.TRANSIENT),
-        ("40001", Kind.CONTENTION),
-        ("40P01", Kind.CONTENTION),
-        ("55000", Kind.OUTAGE),
-        ("55P03", Kind.CONTENTION),
-        ("42P01", Kind.OUTAGE),
-        ("XX000", Kind.TRANSIENT),
-        ("22001", Kind.PERMANENT),
-        ("22003", Kind.PERMANENT),
-        ("22012", Kind.PERMANENT),
-        ("22021", Kind.PERMANENT),
-        ("44000", Kind.PERMANENT),
-        ("54000", Kind.PERMANENT),
-        ("P0001", Kind.PERMANENT),
-        ("42501", Kind.OUTAGE),
-        ("23502", Kind.PERMANENT),
-        ("23505", Kind.PERMANENT),
-        (None, Kind.OUTAGE),
-        ("", Kind.OUTAGE),
+        ("08000", FaultKind.OUTAGE),
+        ("08001", FaultKind.OUTAGE),
+        ("08003", FaultKind.OUTAGE),
+        ("08006", FaultKind.OUTAGE),
+        ("25006", FaultKind.OUTAGE),
+        ("28000", FaultKind.OUTAGE),
+        ("28P01", FaultKind.OUTAGE),
+        ("3D000", FaultKind.OUTAGE),
+        ("53100", FaultKind.OUTAGE),
+        ("53200", FaultKind.OUTAGE),
+        ("53300", FaultKind.OUTAGE),
+        ("57P01", FaultKind.OUTAGE),
+        ("57P02", FaultKind.OUTAGE),
+        ("57P03", FaultKind.OUTAGE),
+        ("58030", FaultKind.OUTAGE),
+        ("57014", FaultKind.TRANSIENT),
+        ("25P03", FaultKind.TRANSIENT),
+        ("25P02", FaultKind.TRANSIENT),
+        ("40001", FaultKind.CONTENTION),
+        ("40P01", FaultKind.CONTENTION),
+        ("55000", FaultKind.OUTAGE),
+        ("55P03", FaultKind.CONTENTION),
+        ("42P01", FaultKind.OUTAGE),
+        ("XX000", FaultKind.TRANSIENT),
+        ("22001", FaultKind.PERMANENT),
+        ("22003", FaultKind.PERMANENT),
+        ("22012", FaultKind.PERMANENT),
+        ("22021", FaultKind.PERMANENT),
+        ("44000", FaultKind.PERMANENT),
+        ("54000", FaultKind.PERMANENT),
+        ("P0001", FaultKind.PERMANENT),
+        ("42501", FaultKind.OUTAGE),
+        ("23502", FaultKind.PERMANENT),
+        ("23505", FaultKind.PERMANENT),
+        (None, FaultKind.OUTAGE),
+        ("", FaultKind.OUTAGE),
     ],
 )
-def test_a_fault_is_known_by_its_sqlstate(code: str | None, kind: Kind) -> None:
+def test_a_fault_is_known_by_its_sqlstate(code: str | None, kind: FaultKind) -> None:
     assert classify(fault(code)) is kind
 
 
 @pytest.mark.parametrize("code", ["40001", "23505", "22001", "08006", None])
 def test_a_connection_that_broke_is_an_outage_whatever_was_said(code: str | None) -> None:
-    assert classify(fault(code, broken=True)) is Kind.OUTAGE
+    assert classify(fault(code, broken=True)) is FaultKind.OUTAGE
 
 
 def test_a_violated_constraint_is_permanent() -> None:
-    assert classify(fault("23999", kind=IntegrityError)) is Kind.PERMANENT
+    assert classify(fault("23999", kind=IntegrityError)) is FaultKind.PERMANENT
 
 
 @pytest.mark.parametrize(
     ("raised", "kind"),
     [
-        (ConnectionRefusedError(), Kind.OUTAGE),
-        (TimeoutError(), Kind.OUTAGE),
-        (PoolTimeout(), Kind.OUTAGE),
-        (LedgerRace(), Kind.TRANSIENT),
-        (ValueError("a bug"), Kind.TRANSIENT),
-        (KeyError("a bug"), Kind.TRANSIENT),
-        (RecursionError(), Kind.TRANSIENT),
+        (ConnectionRefusedError(), FaultKind.OUTAGE),
+        (TimeoutError(), FaultKind.OUTAGE),
+        (PoolTimeout(), FaultKind.OUTAGE),
+        (LedgerRace(), FaultKind.TRANSIENT),
+        (ValueError("a bug"), FaultKind.TRANSIENT),
+        (KeyError("a bug"), FaultKind.TRANSIENT),
+        (RecursionError(), FaultKind.TRANSIENT),
     ],
 )
-def test_other_faults_are_known_by_their_type(raised: Exception, kind: Kind) -> None:
+def test_other_faults_are_known_by_their_type(raised: Exception, kind: FaultKind) -> None:
     assert classify(raised) is kind
 
 

@@ -16,7 +16,7 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from worker.broker.protocol import properties
-from worker.broker.protocol.frame_reader import Answers, Intake
+from worker.broker.protocol.frame_reader import ConfirmSink, Intake
 
 texts = st.text(max_size=20).filter(lambda text: len(text.encode()) <= 255)
 short = st.none() | texts.filter(bool)
@@ -148,7 +148,7 @@ async def test_answers_to_our_bursts_are_taken_and_those_to_others_pass(chunk: i
     said: list[Any] = []
     reader = asyncio.StreamReader()
     intake = Intake(reader)
-    intake.answers[5] = Answers(
+    intake.answers[5] = ConfirmSink(
         lambda *confirm: said.append(confirm), lambda *frames: said.append(frames)
     )
     for start in range(0, len(stream), chunk):

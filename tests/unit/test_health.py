@@ -10,18 +10,18 @@ import pytest
 
 from worker.core.errors import Misconfigured
 from worker.telemetry.health import Health
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 
 def test_a_part_is_not_ready_until_it_says_so() -> None:
-    part = Part("database")
+    part = Component("database")
 
     assert not part.ready
     assert part.as_json()["reason"] == "not connected yet"
 
 
 def test_a_part_tells_since_when_it_is_as_it_is() -> None:
-    part = Part("database")
+    part = Component("database")
     part.up()
     up_since = part.since
     part.up()

@@ -5,58 +5,61 @@ from __future__ import annotations
 from pathlib import Path
 
 from worker.testing.journal import (
-    Attempt,
-    Book,
     Confirm,
-    Event,
-    Fault,
+    FaultPeriod,
+    Journal,
+    JournalWriter,
     Ledger,
-    Letter,
-    Pen,
-    Row,
+    ObservedEvent,
+    PublishAttempt,
+    SetAside,
     Stock,
+    StoredRow,
     Waiting,
 )
 
-EVENT = Event("c1", "e1", "user.created", "user/1", None, '{"id": 1}', "d1", "m1", 2.5)
+EVENT = ObservedEvent("c1", "e1", "user.created", "user/1", None, '{"id": 1}', "d1", "m1", 2.5)
 
 
 def test_each_kind_of_entry_is_read_as_it_was_written(tmp_path: Path) -> None:
-    book = Book(
-        attempts=(Attempt("c1", "user.create", 1.0, "ann"), Attempt("c1", "user.create", 1.5)),
+    book = Journal(
+        attempts=(
+            PublishAttempt("c1", "user.create", 1.0, "ann"),
+            PublishAttempt("c1", "user.create", 1.5),
+        ),
         confirms=(Confirm("c1", 2.0),),
         events=(EVENT,),
-        letters=(Letter("c2", "e2", "invalid", 9.0),),
+        letters=(SetAside("c2", "e2", "invalid", 9.0),),
         waiting=(Waiting(None),),
-        rows=(Row("user/1", 1, '{"id": 1, "username": "änn"}'),),
+        rows=(StoredRow("user/1", 1, '{"id": 1, "username": "änn"}'),),
         ledger=(Ledger("c1", "done", "e1", "user.created", "d1"),),
-        faults=(Fault("kill -9", 3.0, 4.0),),
+        faults=(FaultPeriod("kill -9", 3.0, 4.0),),
         stock=Stock(["user"], 9.5),
     )
-    with Pen(tmp_path / "book", "publisher") as pen:
+    with JournalWriter(tmp_path / "book", "publisher") as pen:
         pen.write(*book.attempts, *book.confirms)
-    with Pen(tmp_path / "book", "observer") as pen:
+    with JournalWriter(tmp_path / "book", "observer") as pen:
         pen.write(*book.events)
-    with Pen(tmp_path / "book", "stock") as pen:
+    with JournalWriter(tmp_path / "book", "stock") as pen:
         pen.write(*book.letters, *book.waiting, *book.rows, *book.ledger, *book.faults)
         assert book.stock is not None
         pen.write(book.stock)
-    assert Book.read(tmp_path / "book") == book
+    assert Journal.read(tmp_path / "book") == book
 
 
 def test_an_open_book_can_be_read(tmp_path: Path) -> None:
-    with Pen(tmp_path, "observer") as pen:
+    with JournalWriter(tmp_path, "observer") as pen:
         pen.write(EVENT)
-        assert Book.read(tmp_path).events == (EVENT,)
+        assert Journal.read(tmp_path).events == (EVENT,)
         pen.write(EVENT)
-        assert Book.read(tmp_path).events == (EVENT, EVENT)
+        assert Journal.read(tmp_path).events == (EVENT, EVENT)
 
 
 def test_a_killed_writer_spoils_its_last_line_and_no_other(tmp_path: Path) -> None:
-    with Pen(tmp_path, "observer") as pen:
+    with JournalWriter(tmp_path, "observer") as pen:
         pen.write(EVENT)
     path = tmp_path / "observer.ndjson"
     path.write_bytes(path.read_bytes() + b'{"kind": "event", "comma')
-    with Pen(tmp_path, "observer") as pen:
+    with JournalWriter(tmp_path, "observer") as pen:
         pen.write(EVENT)
-    assert Book.read(tmp_path).events == (EVENT, EVENT)
+    assert Journal.read(tmp_path).events == (EVENT, EVENT)

@@ -22,16 +22,16 @@ import pytest
 from worker.lab.arrivals import Schedule
 from worker.lab.link import pair
 from worker.lab.scenario_files import load_scenario
-from worker.lab.steps import Query
-from worker.lab.transaction import Transaction
+from worker.lab.steps import QueryStep
+from worker.lab.transaction import LabTransaction
 
 POISSON = Schedule("poisson", 100, warm_up_seconds=10, measure_seconds=90, seed=7)
 
 
 def test_how_long_work_takes_has_nothing_to_do_with_when_it_comes() -> None:
     scenario = load_scenario("steady", ["seed=7"])
-    transaction = Transaction(scenario, "any")
-    sleep = next(step for step in scenario.step if isinstance(step, Query))
+    transaction = LabTransaction(scenario, "any")
+    sleep = next(step for step in scenario.step if isinstance(step, QueryStep))
     gaps = [later - earlier for earlier, later in pairwise(POISSON.times())]
     lasts = [sleep.draw(transaction._random) for _ in gaps]
     # By chance 0.01; with the same numbers behind both it would be 1.

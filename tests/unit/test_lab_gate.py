@@ -11,7 +11,7 @@ import pytest
 from tests.support.lab_results import make_point, make_result
 from worker.cli import exit_code
 from worker.core.errors import Misconfigured
-from worker.lab.gate import Limits, judge
+from worker.lab.gate import GateLimits, judge
 from worker.lab.results import Result, load_result, save_result
 from worker.lab.units import parse_seconds, show_number, show_seconds, show_share
 
@@ -25,15 +25,15 @@ def result() -> Result:
 @pytest.mark.parametrize(
     ("limits", "kept"),
     [
-        (Limits(wait_p99_seconds=1.0), True),
-        (Limits(wait_p99_seconds=0.001), False),
-        (Limits(latency_p99_seconds=1.0, timeouts=0, failed=0, dropped=0), True),
-        (Limits(latency_p99_seconds=0.001), False),
-        (Limits(throughput_per_second=150), True),
-        (Limits(throughput_per_second=250), False),
+        (GateLimits(wait_p99_seconds=1.0), True),
+        (GateLimits(wait_p99_seconds=0.001), False),
+        (GateLimits(latency_p99_seconds=1.0, timeouts=0, failed=0, dropped=0), True),
+        (GateLimits(latency_p99_seconds=0.001), False),
+        (GateLimits(throughput_per_second=150), True),
+        (GateLimits(throughput_per_second=250), False),
     ],
 )
-def test_a_limit_is_kept_or_not(result: Result, limits: Limits, kept: bool) -> None:
+def test_a_limit_is_kept_or_not(result: Result, limits: GateLimits, kept: bool) -> None:
     verdicts = judge(result, limits)
     assert len(verdicts) == 4 * len(limits.model_dump(exclude_none=True))
     assert all(verdict.kept for verdict in verdicts) is kept
@@ -42,28 +42,28 @@ def test_a_limit_is_kept_or_not(result: Result, limits: Limits, kept: bool) -> N
 def test_the_bound_itself_is_kept(result: Result) -> None:
     point = result.points[0]
     one = make_result([point])
-    assert judge(one, Limits(wait_p99_seconds=point.wait.seconds.p99))[0].kept
-    assert not judge(one, Limits(wait_p99_seconds=point.wait.seconds.p99 - 1e-6))[0].kept
+    assert judge(one, GateLimits(wait_p99_seconds=point.wait.seconds.p99))[0].kept
+    assert not judge(one, GateLimits(wait_p99_seconds=point.wait.seconds.p99 - 1e-6))[0].kept
 
 
 def test_only_the_pool_that_was_asked_for_is_judged(result: Result) -> None:
-    verdicts = judge(result, Limits(wait_p99_seconds=0.005), pool_size=12)
+    verdicts = judge(result, GateLimits(wait_p99_seconds=0.005), pool_size=12)
     assert {verdict.pool_size for verdict in verdicts} == {12}
     assert all(verdict.kept for verdict in verdicts)
     with pytest.raises(Misconfigured, match="no point with pool size 7, only: 6, 12"):
-        judge(result, Limits(timeouts=0), pool_size=7)
+        judge(result, GateLimits(timeouts=0), pool_size=7)
 
 
 def test_a_failed_check_shuts_the_gate_even_if_nobody_analysed_the_result(result: Result) -> None:
     point = result.points[0]
     pool = point.pool.model_copy(update={"busy_mean": point.pool.busy_mean * 2})
     doubtful = make_result([point.model_copy(update={"pool": pool})])
-    verdicts = judge(doubtful, Limits(timeouts=0))
+    verdicts = judge(doubtful, GateLimits(timeouts=0))
     assert [verdict.limit for verdict in verdicts if not verdict.kept] == ["check:littles-law"]
 
 
 def test_half_a_run_shuts_the_gate(result: Result) -> None:
-    verdicts = judge(make_result(result.points, partial=True), Limits(timeouts=0))
+    verdicts = judge(make_result(result.points, partial=True), GateLimits(timeouts=0))
     assert [verdict.limit for verdict in verdicts if not verdict.kept] == ["check:complete"]
 
 

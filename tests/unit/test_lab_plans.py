@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.lab_results import exponential, make_point
 from worker.lab.measured import Point
-from worker.lab.plan import Limit, Plan, Trial, find_capacity, repeats
+from worker.lab.plan import Limit, Plan, PlannedTrial, find_capacity, repeats
 from worker.lab.results import Objective
 from worker.lab.scenario import Scenario
 from worker.lab.scenario_files import load_scenario
@@ -19,7 +19,7 @@ from worker.lab.sweep import Matrix, Sweep
 STEADY = load_scenario("steady", ["load.measure_seconds=10"])
 
 
-def simulated(trial: Trial) -> Point:
+def simulated(trial: PlannedTrial) -> Point:
     """What a pool would do whose connections are held for 20 ms."""
     load, pool = trial.scenario.load, trial.scenario.pool
     return make_point(
@@ -33,7 +33,9 @@ def simulated(trial: Trial) -> Point:
     )
 
 
-def carried_out(plan: Plan, measure: Callable[[Trial], Point]) -> tuple[list[Trial], float | None]:
+def carried_out(
+    plan: Plan, measure: Callable[[PlannedTrial], Point]
+) -> tuple[list[PlannedTrial], float | None]:
     trials = []
     try:
         trial = next(plan)
@@ -97,7 +99,7 @@ def sweep(seed: int = 1, **changes: tuple[int, ...]) -> Sweep:
     return Sweep(base, matrix, Objective(), repeats=2, seed=seed)
 
 
-def settings(trials: list[Trial]) -> list[tuple[int, int, str]]:
+def settings(trials: list[PlannedTrial]) -> list[tuple[int, int, str]]:
     return [
         (
             trial.scenario.pool.pool_size,

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from worker.core.errors import Misconfigured, Unreachable
-from worker.lab.processes import Child, LabFailed, child
+from worker.lab.processes import LabFailed, LabProcess, child
 
 
 async def test_a_child_that_cannot_start_is_told_with_its_last_words() -> None:
@@ -50,7 +50,7 @@ class _Line:
 async def test_what_a_child_reports_keeps_its_exit_code(
     line: bytes, error: type[Exception]
 ) -> None:
-    told = Child.__new__(Child)
+    told = LabProcess.__new__(LabProcess)
     told._stdout = _Line(line)  # type: ignore[assignment]
     with pytest.raises(error):
         await told.receive()

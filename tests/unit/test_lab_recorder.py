@@ -10,7 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from worker.lab.recorder import (
     SLOTS,
     UNFINISHED,
-    Window,
+    MeasuredWindow,
     WorkRecorder,
     jain_index,
     name_of,
@@ -20,13 +20,13 @@ SECOND = 1_000_000_000
 
 
 @pytest.fixture
-def window() -> Window:
+def window() -> MeasuredWindow:
     """It began a second ago and has a second to go."""
     now = monotonic_ns()
-    return Window(now - SECOND, now + SECOND)
+    return MeasuredWindow(now - SECOND, now + SECOND)
 
 
-def test_latency_counts_from_the_intended_begin(window: Window) -> None:
+def test_latency_counts_from_the_intended_begin(window: MeasuredWindow) -> None:
     recorder = WorkRecorder(window)
     intended = window.from_ns + SECOND // 2
     recorder.started(intended)
@@ -36,7 +36,7 @@ def test_latency_counts_from_the_intended_begin(window: Window) -> None:
     assert 0.5 <= latency.p50 < 0.7
 
 
-def test_the_warm_up_is_not_counted_but_its_ends_are_throughput(window: Window) -> None:
+def test_the_warm_up_is_not_counted_but_its_ends_are_throughput(window: MeasuredWindow) -> None:
     recorder = WorkRecorder(window)
     warming = window.from_ns - 1
     recorder.started(warming)
@@ -49,7 +49,9 @@ def test_the_warm_up_is_not_counted_but_its_ends_are_throughput(window: Window) 
     assert recorder.completed_ever == 1
 
 
-def test_failures_are_counted_by_code_and_their_latency_is_not_forgotten(window: Window) -> None:
+def test_failures_are_counted_by_code_and_their_latency_is_not_forgotten(
+    window: MeasuredWindow,
+) -> None:
     recorder = WorkRecorder(window)
     for error in (PoolTimeout("none came free"), UNFINISHED, None):
         recorder.started(window.from_ns)
@@ -60,7 +62,7 @@ def test_failures_are_counted_by_code_and_their_latency_is_not_forgotten(window:
     assert sum(interval.errors for interval in report.intervals) == 2
 
 
-def test_intervals_are_whole_ones_even_where_nothing_happened(window: Window) -> None:
+def test_intervals_are_whole_ones_even_where_nothing_happened(window: MeasuredWindow) -> None:
     recorder = WorkRecorder(window, interval_seconds=0.5)
     recorder.ended(window.from_ns)
     intervals = recorder.report(window).intervals
@@ -69,14 +71,14 @@ def test_intervals_are_whole_ones_even_where_nothing_happened(window: Window) ->
     assert len(recorder.report(window.cut(window.from_ns + SECOND)).intervals) == 2
 
 
-def test_waits_are_dealt_to_slots(window: Window) -> None:
+def test_waits_are_dealt_to_slots(window: MeasuredWindow) -> None:
     recorder = WorkRecorder(window)
     for slot in range(2 * SLOTS):
         recorder.waited(window.from_ns, slot, 1.0 if slot < SLOTS else 3.0)
     assert recorder.report(window).mean_wait_by_slot == (2.0,) * SLOTS
 
 
-def test_a_window_that_is_cut_never_turns_negative(window: Window) -> None:
+def test_a_window_that_is_cut_never_turns_negative(window: MeasuredWindow) -> None:
     assert window.cut(window.from_ns - 5).seconds == 0
     assert window.cut(window.until_ns + 5) == window
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from worker.lab.steps import Query
+from worker.lab.steps import QueryStep
 
 
 def drawn(count: int = 20_000, **values: Any) -> list[float]:
-    step, random = Query(kind="query", **values), Random(3)
+    step, random = QueryStep(kind="query", **values), Random(3)
     return [step.draw(random) for _ in range(count)]
 
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.fakes import NO_WAIT, FakeSource, done, make_job, settle, tag_of, turns, until
-from worker.core.messages import Away, Held, Item, Job, Outcome, Retry, Settled
+from worker.core.messages import Blocked, Item, Job, Outcome, Retry, Settled, Unavailable
 from worker.core.tasks import Ended
 from worker.processing import lanes as lanes_module
 from worker.processing.lanes import MAX_UNPUBLISHED_GROUPS, Lane, Lanes
@@ -210,7 +210,7 @@ async def test_a_retry_holds_back_only_its_own_key() -> None:
     def decide(jobs: Sequence[Job]) -> list[Outcome]:
         if first in jobs and first.failures == 0:
             first.failures = 1
-            return [{"a": Held()}.get(job.key or "", done(job)) if job is not first
+            return [{"a": Blocked()}.get(job.key or "", done(job)) if job is not first
                     else Retry("no luck", 3_600) for job in jobs]  # fmt: skip
         return all_done(jobs)
 
@@ -237,7 +237,7 @@ async def test_what_was_held_runs_after_the_retry_in_its_order() -> None:
         if first in jobs and first.failures == 0:
             first.failures = 1
             gate.set()
-            return [Retry("", 0.01) if job is first else Held() for job in jobs]
+            return [Retry("", 0.01) if job is first else Blocked() for job in jobs]
         return all_done(jobs)
 
     bench = Bench(decide)
@@ -287,7 +287,7 @@ async def test_a_retry_runs_alone_and_its_neighbours_do_not_wait_for_it() -> Non
         bench.groups.append(list(jobs))
         if first in jobs and first.failures == 0:
             first.failures = 1
-            return [Retry("", 0) if job is first else Held() for job in jobs]
+            return [Retry("", 0) if job is first else Blocked() for job in jobs]
         if first in jobs:
             await hang.wait()
         return all_done(jobs)
@@ -308,7 +308,10 @@ async def test_a_retry_runs_alone_and_its_neighbours_do_not_wait_for_it() -> Non
 
 
 async def test_a_retry_that_meets_an_outage_is_tried_again_when_it_is_over() -> None:
-    source, seen = FakeSource(), iter([Retry("", 0), Away("gone"), Away("gone"), None])
+    source, seen = (
+        FakeSource(),
+        iter([Retry("", 0), Unavailable("gone"), Unavailable("gone"), None]),
+    )
     job, behind = make_job("a", source=source), make_job("a", source=source)
 
     def decide(jobs: Sequence[Job]) -> list[Outcome]:
@@ -316,7 +319,7 @@ async def test_a_retry_that_meets_an_outage_is_tried_again_when_it_is_over() -> 
             return all_done(jobs)
         outcome = next(seen)
         first = done(job) if outcome is None else outcome
-        return [first, *(Held() for _ in jobs[1:])]
+        return [first, *(Blocked() for _ in jobs[1:])]
 
     bench = Bench(decide)
     lane = bench.lane()
@@ -335,7 +338,7 @@ async def test_a_lost_database_is_waited_for_and_nothing_overtakes() -> None:
 
     def decide(jobs: Sequence[Job]) -> list[Outcome]:
         if away:
-            return [done(jobs[0]), *(Away("gone") for _ in jobs[1:])]
+            return [done(jobs[0]), *(Unavailable("gone") for _ in jobs[1:])]
         return all_done(jobs)
 
     bench = Bench(decide)
@@ -391,7 +394,7 @@ async def test_what_was_parked_when_its_subscription_closed_is_dropped_after_its
 
 
 async def test_closed_subscriptions_do_not_pile_up_while_a_lane_waits() -> None:
-    bench = Bench(lambda jobs: [Away("gone") for _ in jobs])
+    bench = Bench(lambda jobs: [Unavailable("gone") for _ in jobs])
     bench.database.clear()
     lane = bench.lane()
     lane.submit(make_job("a"))
@@ -447,7 +450,7 @@ async def test_an_idle_lane_stops_at_once() -> None:
 
 
 async def test_a_lane_that_waits_for_the_database_stops_at_once() -> None:
-    bench = Bench(lambda jobs: [Away("gone") for _ in jobs])
+    bench = Bench(lambda jobs: [Unavailable("gone") for _ in jobs])
     bench.database.clear()
     lane = bench.lane()
     lane.submit(make_job("a"))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.fakes import NO_WAIT, FakeSource, done, make_job, settle, tag_of
-from worker.core.messages import Away, Held, Job, Outcome, Retry, Settled
+from worker.core.messages import Blocked, Job, Outcome, Retry, Settled, Unavailable
 from worker.processing import lanes as lanes_module
 from worker.processing.lanes import Lanes
 
@@ -48,10 +48,10 @@ class World:
         outcomes: list[Outcome] = []
         waiting: set[str] = set()
         for job in jobs:
-            if outcomes and isinstance(outcomes[-1], Away):
+            if outcomes and isinstance(outcomes[-1], Unavailable):
                 outcomes.append(outcomes[-1])
             elif job.key in waiting:
-                outcomes.append(Held())
+                outcomes.append(Blocked())
             else:
                 outcomes.append(self.one(job))
                 if isinstance(outcomes[-1], Retry) and job.key is not None:
@@ -67,7 +67,7 @@ class World:
                 job.failures += 1
                 return Retry("unlucky", self.random.choice([0, 0, 0.001]))
             if chance < 0.35:
-                return Away("gone")
+                return Unavailable("gone")
         return done(job)
 
     async def publish(self, settled: Sequence[tuple[Job, Settled]]) -> None:

@@ -9,8 +9,8 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from tests.support.fakes import make_codec
-from worker.broker.client.dead_letter import Letter
-from worker.broker.consumer.ack_window import Window
+from worker.broker.client.dead_letter import StoredDeadLetter
+from worker.broker.consumer.ack_window import AckWindow
 from worker.broker.consumer.subscription import read_delivery
 from worker.broker.protocol.properties import copy_of
 from worker.broker.topology import Topology
@@ -34,7 +34,7 @@ ADDED: dict[str, Any] = {
 
 
 def revived(body: bytes = BODY, **properties: Any) -> Basic.Properties:
-    letter = Letter(1, body, Basic.Properties(**properties))
+    letter = StoredDeadLetter(1, body, Basic.Properties(**properties))
     sent = letter.revived(TOPOLOGY, None)
     assert isinstance(sent.copy_of, Basic.Properties)
     return sent.copy_of
@@ -42,7 +42,7 @@ def revived(body: bytes = BODY, **properties: Any) -> Basic.Properties:
 
 def read(properties: Basic.Properties, body: bytes = BODY) -> Item:
     header = ContentHeader(body_size=len(body), properties=properties).marshal()
-    window = cast(Window, None)
+    window = cast(AckWindow, None)
     return CODEC.decode(
         read_delivery(1, redelivered=False, header=header, body=body, window=window)
     )
@@ -81,7 +81,7 @@ DEATH = {"queue": "worker.commands", "reason": "delivery_limit", "count": 1}
 
 def sender_of(headers: dict[str, Any], user_id: str | None = None) -> str | None:
     own = Basic.Properties(headers=headers, user_id=user_id)
-    return Letter(1, BODY, own, commands="worker.commands").sender
+    return StoredDeadLetter(1, BODY, own, commands="worker.commands").sender
 
 
 def test_a_letter_names_who_sent_it_first() -> None:
@@ -98,7 +98,7 @@ def test_a_letter_names_who_sent_it_first() -> None:
 def test_what_the_broker_moved_cannot_say_what_only_the_worker_does(queue: str) -> None:
     forged = {**ADDED, "x-user-id": "admin", "x-death": [DEATH | {"queue": queue}]}
     own = Basic.Properties(headers=forged, message_id="m")
-    letter = Letter(1, BODY, own, commands="worker.commands")
+    letter = StoredDeadLetter(1, BODY, own, commands="worker.commands")
 
     assert letter.sender is None
     assert (letter.command_id, letter.command_type) == ("m", None)

@@ -23,7 +23,7 @@ from tests.support.harness import eventually
 from worker.database.pool import pool as pool_module
 from worker.database.pool.admission import Gate
 from worker.database.pool.pool import FairPool, NestedCheckout
-from worker.processing.fault_kinds import Kind, classify
+from worker.processing.fault_kinds import FaultKind, classify
 
 
 class Connection:
@@ -141,7 +141,7 @@ async def test_a_wait_that_takes_too_long_ends_with_the_numbers() -> None:
     assert "3 of 3 (pool_size 2 + max_overflow 1) are in use" in sentence
     assert "in hold_until" in sentence or "in checkout" in sentence  # who holds it
     assert "WORKER_DATABASE__POOL_SIZE" in sentence
-    assert classify(failure.value) is Kind.OUTAGE
+    assert classify(failure.value) is FaultKind.OUTAGE
     assert pool.meter.timeouts == 1
     assert pool.meter.wait.max >= 0.05
     assert is_at_rest(pool)
@@ -243,7 +243,7 @@ async def test_a_task_cannot_wait_for_itself() -> None:
     await use(pool)
 
     assert is_at_rest(pool)
-    assert classify(NestedCheckout("again")) is Kind.PERMANENT
+    assert classify(NestedCheckout("again")) is FaultKind.PERMANENT
 
 
 async def test_other_tasks_and_other_pools_may_be_used_meanwhile() -> None:

@@ -19,14 +19,14 @@ from worker.core.backoff import Backoff
 from worker.core.errors import Refusal
 from worker.core.messages import (
     REDRIVE_HEADER,
-    Answer,
+    Blocked,
     Command,
     DeadLetter,
     Done,
-    Held,
     Job,
     Outcome,
     Refused,
+    ResultEvent,
     Retry,
 )
 from worker.core.registry import Registry
@@ -157,7 +157,7 @@ def fake_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def kinds(outcomes: Sequence[Outcome]) -> str:
     """Their initials: Done, Refused, deadLetter, reTry, Held, Away."""
-    letters: dict[type, str] = {Done: "D", Refused: "R", DeadLetter: "L", Retry: "T", Held: "H"}
+    letters: dict[type, str] = {Done: "D", Refused: "R", DeadLetter: "L", Retry: "T", Blocked: "H"}
     return "".join(letters.get(type(outcome), "A") for outcome in outcomes)
 
 
@@ -398,7 +398,7 @@ async def test_a_dead_letter_keeps_its_answer_unless_it_was_sent_back_on_purpose
         assert isinstance(job.item, Command)
         job = Job(replace(job.item, envelope=envelope))
     rig = Rig()
-    rig.ledger.known["x"] = Entry("x", b"", "dead_lettered", Answer("e", "t", b"{}"))
+    rig.ledger.known["x"] = Entry("x", b"", "dead_lettered", ResultEvent("e", "t", b"{}"))
     outcomes = kinds(await rig.process([job]))
 
     # Given up anew, or run, which finds its answer.

@@ -38,7 +38,7 @@ from worker.broker.topology import Topology
 from worker.core.errors import Unreachable
 from worker.core.messages import Publication
 from worker.settings.settings import BrokerSettings
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 FRAME_MAX = 131_072
 """What RabbitMQ allows for one frame, and so for all properties of a message, by default."""
@@ -137,7 +137,7 @@ class Bench:
     """A publisher that is served with one fake connection after the other."""
 
     def __init__(self, *channels: FakeChannel, confirm_timeout_seconds: float = 30) -> None:
-        self.part = Part("events")
+        self.part = Component("events")
         self.channels = [*channels]
         self.opened: list[FakeChannel] = []
         self.blocked = False

@@ -20,7 +20,7 @@ from tests.support.harness import Nowhere
 from worker import Payload, Row, crud_entity
 from worker.codec.codec import Codec
 from worker.core.errors import Misconfigured
-from worker.core.messages import Delivery, Query, Unusable
+from worker.core.messages import Delivery, Query, Rejected
 from worker.core.queries import Compare, Page
 from worker.core.query_schema import QuerySchemas
 from worker.core.registry import Registry, load_registry
@@ -64,16 +64,16 @@ THING = crud_entity(name="thing", model=QueriedThing, create=Nothing, update=Not
 THINGS = Codec(Registry([THING]))
 
 
-def decoded(codec: Codec, type_: str, data: Any, **members: Any) -> Query | Unusable:
+def decoded(codec: Codec, type_: str, data: Any, **members: Any) -> Query | Rejected:
     body = json.dumps({"type": type_, "data": data, **members}).encode()
     item = codec.decode(Delivery(body, tag=0, source=Nowhere(), reply_to="somebody"))
-    assert isinstance(item, Query | Unusable)
+    assert isinstance(item, Query | Rejected)
     return item
 
 
 def faults(data: Any, type_: str = "user.list", codec: Codec = CODEC) -> dict[str, str]:
     item = decoded(codec, type_, data)
-    assert isinstance(item, Unusable), item
+    assert isinstance(item, Rejected), item
     assert item.problem.code == "invalid"
     return {fault.pointer: fault.detail for fault in item.problem.errors}
 
@@ -228,7 +228,7 @@ JSON_VALUES = st.recursive(
 @given(data=JSON_VALUES, type_=st.sampled_from(["user.list", "user.get", "order.list"]))
 def test_whatever_it_holds_is_a_query_or_a_problem(data: Any, type_: str) -> None:
     item = decoded(CODEC, type_, data)
-    if isinstance(item, Unusable):
+    if isinstance(item, Rejected):
         assert item.problem.errors
         assert len(item.problem.errors) <= 20
 
@@ -237,11 +237,11 @@ def test_who_asks_the_worker_itself_is_refused() -> None:
     codec = Codec(load_registry("worker.entities"), own_queues=frozenset({"worker.commands"}))
     body = b'{"type": "user.list"}'
     item = codec.decode(Delivery(body, tag=0, source=Nowhere(), reply_to="worker.commands"))
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert [fault.code for fault in item.problem.errors] == ["own_queue"]
 
 
 def test_a_query_has_no_version_to_expect() -> None:
     item = decoded(CODEC, "user.get", None, target={"id": 1}, expected_version=2)
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert item.problem.errors[0].pointer == "/expected_version"

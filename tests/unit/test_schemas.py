@@ -16,7 +16,7 @@ from tests.support.fakes import REGISTRY, delivery, make_codec
 from tests.unit.commands import commands
 from worker.codec.codec import Codec
 from worker.codec.schemas import schema_of, schema_of_all
-from worker.core.messages import Command, Unusable
+from worker.core.messages import Command, Rejected
 from worker.core.models import Base, Row
 from worker.core.payloads import OneLine, Payload, omitted
 from worker.core.registry import Entity, Registry, Verb
@@ -29,7 +29,7 @@ EACH = {type_: Draft202012Validator(schema_of(REGISTRY, type_)) for type_ in REG
 def worker_takes(command: Any, codec: Codec = CODEC) -> bool:
     """Whether it does; that an address is none no schema can say."""
     item = codec.decode(delivery(json.dumps(command)))
-    if isinstance(item, Unusable):
+    if isinstance(item, Rejected):
         addresses = [fault for fault in item.problem.errors if "e-mail address" in fault.detail]
         assume(not addresses or len(addresses) < len(item.problem.errors))
     return isinstance(item, Command)
@@ -185,5 +185,5 @@ def test_a_number_that_is_not_whole_is_told_as_it_was_given() -> None:
     body = {"type": "thing.make", "data": {"whole": 1.5, "numbers": [2.0, 2.5]}}
     item = OWN_CODEC.decode(delivery(body))
 
-    assert isinstance(item, Unusable)
+    assert isinstance(item, Rejected)
     assert [fault.pointer for fault in item.problem.errors] == ["/data/whole", "/data/numbers/1"]

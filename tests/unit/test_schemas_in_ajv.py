@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from tests.support.fakes import REGISTRY, delivery, make_codec
 from tests.unit.commands import commands
 from worker.codec.schemas import schema_of, schema_of_all
-from worker.core.messages import Command, Unusable
+from worker.core.messages import Command, Rejected
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -71,7 +71,7 @@ def test_strict_mode_compiles_them_and_agrees_with_the_worker(program: Path) -> 
     codec, judged = make_codec(), []
     for command in generated():
         item = codec.decode(delivery(json.dumps(command)))
-        problem = item.problem if isinstance(item, Unusable) else None
+        problem = item.problem if isinstance(item, Rejected) else None
         if problem is None or not all("e-mail address" in it.detail for it in problem.errors):
             judged.append((command, isinstance(item, Command)))
     asked = program.with_name("asked.json")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.fakes import delivery, make_codec
 from worker.broker.publisher.publisher import Faults
-from worker.core.messages import Answer, DeadLetter, Done, Job, Publication
+from worker.core.messages import DeadLetter, Done, Job, Publication, ResultEvent
 from worker.service.service import Service
 from worker.settings.settings import Settings
 from worker.telemetry.logging import configure_logging
@@ -38,7 +38,7 @@ async def test_a_dead_letter_makes_a_line_once_it_is_published(
 
     monkeypatch.setattr(service._publisher, "publish", publish)
     configure_logging(form=form)
-    answer = Answer("e", "user.delete.failed", b"{}")
+    answer = ResultEvent("e", "user.delete.failed", b"{}")
     await service._meter.around_publishing(service._settlement.answer)(
         [
             (job(id="done"), Done(answer)),

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.support.harness import Nowhere
-from worker.core.messages import Barred, Delivery, Item
+from worker.core.messages import Delivery, Disallowed, Item
 from worker.service.service import Service
 from worker.settings.settings import Settings
 
@@ -25,4 +25,4 @@ def test_what_is_forbidden_is_barred_with_and_without_partitions(
 
     service._take(Delivery(body, 1, Nowhere()))
 
-    assert [type(item) for item in taken] == [Barred]
+    assert [type(item) for item in taken] == [Disallowed]

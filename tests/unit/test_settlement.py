@@ -21,9 +21,9 @@ from worker.broker.publisher import persistent_publisher
 from worker.broker.publisher.publisher import Faults, Publisher
 from worker.broker.publisher.settlement import Settlement
 from worker.broker.topology import Topology
-from worker.core.messages import Answer, DeadLetter, Done, Job, Publication, Settled
+from worker.core.messages import DeadLetter, Done, Job, Publication, ResultEvent, Settled
 from worker.settings.settings import BrokerSettings
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 MAX_ATTEMPTS = 3
 NACK = DeliveryError(None, Basic.Nack())
@@ -78,7 +78,7 @@ def name(publication: Publication) -> tuple[str, int]:
 class Bench:
     def __init__(self) -> None:
         self.publisher = FakePublisher()
-        self.part = Part("answers")
+        self.part = Component("answers")
         self.source = FakeSource()
         self.settlement = Settlement(
             Topology("worker", BrokerSettings()),
@@ -115,11 +115,13 @@ class Bench:
 
 
 def done(job: Job) -> Settled:
-    return Done(Answer(str(tag_of(job)), "user.created", b"{}"))
+    return Done(ResultEvent(str(tag_of(job)), "user.created", b"{}"))
 
 
 def failed(job: Job) -> Settled:
-    return DeadLetter(Answer(str(tag_of(job)), "user.create.failed", b"{}"), "failed", "why", 5)
+    return DeadLetter(
+        ResultEvent(str(tag_of(job)), "user.create.failed", b"{}"), "failed", "why", 5
+    )
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from tests.support.harness import eventually
 from worker.core.errors import Misconfigured
 from worker.service.supervisor import pages as pages_module
-from worker.service.supervisor.pages import Answer, Pages, json_answer
+from worker.service.supervisor.pages import PageBody, Pages, json_answer
 
 WELL: dict[str, Any] = {"ready": True}
 ILL: dict[str, Any] = {"ready": False, "reason": 'no "answer"\r\n\x1b[31m'}
@@ -22,11 +22,11 @@ def make_pages(host: str = "127.0.0.1", port: int = 0) -> Pages:
     return Pages(host, port, {"/well": well, "/ill": ill})
 
 
-async def well() -> Answer:
+async def well() -> PageBody:
     return json_answer(WELL)
 
 
-async def ill() -> Answer:
+async def ill() -> PageBody:
     return json_answer(ILL, well=False)
 
 

@@ -17,13 +17,13 @@ from structlog.testing import capture_logs
 
 from tests.support.fakes import turns, until
 from worker.broker import topology_watch
-from worker.broker.declaration import Found
+from worker.broker.declaration import FoundObjects
 from worker.broker.refused_declaration import differs, over_limit
 from worker.broker.topology import Topology
 from worker.broker.topology_watch import TopologyWatch
 from worker.core.errors import Misconfigured, Unreachable
 from worker.settings.settings import BrokerSettings
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 
 class FakeDeclaration:
@@ -47,11 +47,11 @@ class FakeDeclaration:
         if self.silent:
             await asyncio.Event().wait()
 
-    async def look(self) -> Found:
+    async def look(self) -> FoundObjects:
         self.looks += 1
         await self.ensure()
         queues = {"shop.commands": Queue.DeclareOk("shop.commands", 7, 1)}
-        return Found(self.gone, queues)
+        return FoundObjects(self.gone, queues)
 
     async def refuse_strays(self) -> None: ...
 
@@ -65,7 +65,7 @@ class FakeDeclaration:
 class Bench:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.broker = FakeDeclaration()
-        self.part = Part("topology")
+        self.part = Component("topology")
         self.starves = False
         self.connection = SimpleNamespace(is_closed=False)
         monkeypatch.setattr(topology_watch, "Declaration", self.broker)

@@ -31,7 +31,7 @@ from worker.core.backoff import RECONNECT
 from worker.core.errors import Misconfigured, Unreachable
 from worker.core.tasks import is_cancelled
 from worker.settings.settings import BrokerSettings
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 log = structlog.get_logger(__name__)
 
@@ -188,7 +188,9 @@ async def is_blocked(connection: AbstractConnection) -> bool:
     return False
 
 
-async def keep_connected(settings: BrokerSettings, name: str, part: Part, serve: Serve) -> None:
+async def keep_connected(
+    settings: BrokerSettings, name: str, part: Component, serve: Serve
+) -> None:
     """Serve one connection after the other, for ever.
 
     Waits between attempts grow, with full jitter, and start over after each success; an attempt

@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundObjects:
     """What there is of a topology."""
 
     missing: set[tuple[str, str]]
@@ -85,7 +85,7 @@ class Declaration:
         if topology.partitions and self._may_declare:
             await self._try("exchange", topology.partitioner, self._share_out())
 
-    async def look(self) -> Found:
+    async def look(self) -> FoundObjects:
         """What there is of the topology, as far as the account may see."""
         topology, missing, queues = self._topology, set(), {}
         for kind, names in (("exchange", topology.exchanges), ("queue", topology.queues)):
@@ -100,9 +100,9 @@ class Declaration:
                 else:
                     if state is not None:
                         queues[name] = state
-        return Found(missing, queues)
+        return FoundObjects(missing, queues)
 
-    async def compare(self, found: Found) -> None:
+    async def compare(self, found: FoundObjects) -> None:
         """Raise `Misconfigured` where what there is has other arguments; make nothing."""
         topology = self._topology
         for exchange, type_ in topology.exchanges.items():

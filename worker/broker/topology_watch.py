@@ -18,12 +18,12 @@ from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import AMQPError
 
 from worker.broker.connection import Serve, answered_within
-from worker.broker.declaration import Declaration, Found
+from worker.broker.declaration import Declaration, FoundObjects
 from worker.broker.topology import Topology
 from worker.core.errors import Misconfigured, Unreachable
 from worker.core.tasks import first_of
 from worker.telemetry.instruments import Instrument, Reading
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ Starving = Callable[[Mapping[str, int]], list[str]]
 class TopologyWatch:
     """Keeps the topology whole for as long as a connection is served."""
 
-    def __init__(self, topology: Topology, part: Part) -> None:
+    def __init__(self, topology: Topology, part: Component) -> None:
         self._topology = topology
         self._part = part
         self._missing: set[str] = set()
@@ -107,14 +107,14 @@ class TopologyWatch:
     def _patience(self) -> AbstractAsyncContextManager[None]:
         return answered_within(self._topology.settings.connect_timeout_seconds)
 
-    def _tell(self, found: Found) -> None:
+    def _tell(self, found: FoundObjects) -> None:
         missing = {f"{kind} {name}" for kind, name in found.missing}
         for name in missing - self._missing:
             self._counts[name] += 1
             log.warning("missing on the broker", object=name)
         self._still_missing(missing)
 
-    def _leave_if_starving(self, found: Found, starving: Starving) -> None:
+    def _leave_if_starving(self, found: FoundObjects, starving: Starving) -> None:
         for queue in self._topology.consumed:
             if ("queue", queue) in found.missing:
                 raise _Starving(f"the queue {queue!r} was deleted")
@@ -123,7 +123,9 @@ class TopologyWatch:
             self._starved += 1
             raise _Starving(f"commands wait in {queue!r}, and the broker delivers none")
 
-    async def _refuse_others_partitions(self, declaration: Declaration, found: Found) -> None:
+    async def _refuse_others_partitions(
+        self, declaration: Declaration, found: FoundObjects
+    ) -> None:
         """Raise `Misconfigured` before the commands are led past others' partitions again.
 
         Workers with more partitions show by their consumers. To ask for a partition that is not

@@ -6,20 +6,20 @@ import json
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
-from worker.cli.table import Column, Table
+from worker.cli.table import Table, TerminalColumn
 from worker.cli.terminal import coloured, emit, emit_json, json_safe, printable
 from worker.cli.values import clock, seconds
 
 if TYPE_CHECKING:
-    from worker.broker.client.event_stream import Recorded
+    from worker.broker.client.event_stream import RecordedEvent
 
 PROBLEM = "urn:worker:problem:"
 _COMMON = frozenset({"id", "version", "created_on", "updated_on"})
 COLUMNS = (
-    Column("TIME", full=19, fitted=8, importance=2),
-    Column("EVENT", full=22, fitted=22, importance=4),
-    Column("SUBJECT", full=14, fitted=12, importance=3),
-    Column("COMMAND", full=36, fitted=36, importance=1),
+    TerminalColumn("TIME", full=19, fitted=8, importance=2),
+    TerminalColumn("EVENT", full=22, fitted=22, importance=4),
+    TerminalColumn("SUBJECT", full=14, fitted=12, importance=3),
+    TerminalColumn("COMMAND", full=36, fitted=36, importance=1),
 )
 
 
@@ -29,7 +29,7 @@ class EventTable:
     def __init__(self, *, wide: bool) -> None:
         self._table = Table(COLUMNS, "WHAT", wide=wide)
 
-    def emit(self, event: Recorded) -> None:
+    def emit(self, event: RecordedEvent) -> None:
         """Write the event on one line: time, type, subject, command, and what it says."""
         members = members_of(event.body)
         if members is None:
@@ -45,7 +45,7 @@ class EventTable:
         self._table.emit(cells, colour="red" if problem_of(members) is not None else None)
 
 
-def emit_event(event: Recorded) -> None:
+def emit_event(event: RecordedEvent) -> None:
     """Print an event's JSON on one line."""
     if members_of(event.body) is None:
         emit_json({"type": event.routing_key, "data_base64": b64encode(event.body).decode()})

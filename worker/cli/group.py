@@ -16,7 +16,7 @@ JsonLine = Annotated[
 ]
 
 
-class Command(TyperCommand):
+class DocumentedCommand(TyperCommand):
     """A command that refuses an option which holds one value and is given several times.
 
     The last one would win in silence: `--target id=1 --target id=2` would change row 2.
@@ -46,4 +46,4 @@ class Group(typer.Typer):
 
     def command(self, *arguments: Any, **options: Any) -> Callable[[Any], Any]:
         """Add a command, which takes each option once."""
-        return super().command(*arguments, cls=Command, **options)
+        return super().command(*arguments, cls=DocumentedCommand, **options)

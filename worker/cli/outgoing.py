@@ -10,7 +10,7 @@ from worker.cli.terminal import Misused
 if TYPE_CHECKING:
     from worker.broker.topology import Topology
     from worker.codec.codec import Codec
-    from worker.core.messages import Fault, Item, Problem, Publication
+    from worker.core.messages import ErrorDetail, Item, Problem, Publication
 
 MOST_FAULTS_TOLD = 5
 OPTIONS = {
@@ -38,11 +38,11 @@ def publication_of(
     Raises `Misused`, with what is wrong, for a command that a worker with these entities could only
     set aside as a dead letter.
     """
-    from worker.core.messages import Unusable
+    from worker.core.messages import Rejected
 
     written = json.dumps(command).encode() if body is None else body
     item = codec.decode_unsent(written, reply_to=reply_to)
-    if isinstance(item, Unusable):
+    if isinstance(item, Rejected):
         given = OPTIONS if options is None else options
         raise Misused(_refusal(item.problem, given if body is None else {}))
     return as_publication(topology, item, command)
@@ -75,5 +75,5 @@ def _refusal(problem: Problem, options: dict[str, str]) -> str:
     return f"the worker would refuse it: {told}" + (f"; and {more} more" if more else "")
 
 
-def _told(fault: Fault, options: dict[str, str]) -> str:
+def _told(fault: ErrorDetail, options: dict[str, str]) -> str:
     return f"{options.get(fault.pointer, fault.pointer)} {fault.detail}"

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from worker.broker.client.client import Sender
+from worker.broker.client.client import Client
 from worker.broker.topology import Topology
 from worker.cli.events import members_of, problem_of, summary
 from worker.cli.outgoing import as_publication
@@ -25,7 +25,7 @@ ANSWER_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PlayedEvent:
     """The event that answered a command, and whether it came again."""
 
     body: bytes
@@ -42,7 +42,7 @@ class Answer:
 class Play:
     """Sends commands one by one; collects in `missing` what did not come as it must."""
 
-    def __init__(self, sender: Sender, topology: Topology, codec: Codec) -> None:
+    def __init__(self, sender: Client, topology: Topology, codec: Codec) -> None:
         self.missing: list[str] = []
         self._sender = sender
         self._topology = topology
@@ -119,7 +119,7 @@ class Play:
         *,
         expect: str,
         id_: str | None = None,
-    ) -> Answer | None:
+    ) -> PlayedEvent | None:
         """Send one command, show it and its event; `None` if that is not the one expected."""
         self._scene += 1
         if title is not None:
@@ -135,7 +135,7 @@ class Play:
             self.missing.append(f"{type_} got no event within {ANSWER_SECONDS} s")
             return None
         event = members_of(reply.body) or {}
-        answer = Answer(reply.body, event, bool(reply.headers.get("x-replayed")))
+        answer = PlayedEvent(reply.body, event, bool(reply.headers.get("x-replayed")))
         style = "yellow" if problem_of(event) else "green"
         subject = f"{event.get('subject')}  " if event.get("subject") else ""
         again = "  (again)" if answer.replayed else ""

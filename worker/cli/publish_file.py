@@ -20,7 +20,7 @@ from worker.core.errors import WorkerError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.broker.client.client import Reply, Sender
+    from worker.broker.client.client import Client, Reply
     from worker.settings.settings import Settings
 
 MOST_UNCONFIRMED = 500
@@ -83,7 +83,7 @@ class Pipeline:
         self._room = asyncio.Semaphore(MOST_UNCONFIRMED)
 
     async def run(
-        self, sender: Sender, lines: AsyncIterator[Line], advance: Callable[[int], None]
+        self, sender: Client, lines: AsyncIterator[Line], advance: Callable[[int], None]
     ) -> None:
         """Publish all, until a line is bad or is not confirmed, or answered, in time.
 
@@ -134,7 +134,7 @@ class Pipeline:
         missing = "confirmed" if self._wait is None else "answered"
         return type(first)(f"line {line.number}{more} not {missing}: {first}")
 
-    async def _feed(self, sender: Sender, lines: AsyncIterator[Line]) -> None:
+    async def _feed(self, sender: Client, lines: AsyncIterator[Line]) -> None:
         try:
             async for line in lines:
                 await self._room.acquire()
@@ -143,7 +143,7 @@ class Pipeline:
         finally:
             self._sent.put_nowait(None)
 
-    async def _send(self, sender: Sender, line: Line) -> Reply | None:
+    async def _send(self, sender: Client, line: Line) -> Reply | None:
         if self._wait is None:
             await sender.send(line.publication)
             return None

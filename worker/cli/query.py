@@ -10,7 +10,7 @@ from worker.cli.prepare import complete, read_settings
 from worker.cli.terminal import Misused, say
 
 if TYPE_CHECKING:
-    from worker.broker.client.client import Sender
+    from worker.broker.client.client import Client
     from worker.core.registry import Registry
     from worker.settings.settings import Settings
 
@@ -148,12 +148,12 @@ async def _ask(
 ) -> None:
     from worker.broker.client.client import open_sender
     from worker.broker.topology import Topology
-    from worker.cli.rows import Rows
+    from worker.cli.rows import RowTable
     from worker.codec.codec import Codec
 
     topology = Topology.of(settings)
     codec = Codec(registry, max_body_bytes=settings.max_body_bytes)
-    rows = Rows(as_json=as_json)
+    rows = RowTable(as_json=as_json)
     async with open_sender(settings.broker, topology, f"{settings.namespace} query") as sender:
         while True:
             answer = await _page(sender, topology, codec, command, timeout)
@@ -168,7 +168,7 @@ async def _ask(
 
 
 async def _page(
-    sender: Sender, topology: Any, codec: Any, command: dict[str, Any], timeout: float
+    sender: Client, topology: Any, codec: Any, command: dict[str, Any], timeout: float
 ) -> dict[str, Any]:
     from worker.cli.events import members_of, problem_of
     from worker.cli.outgoing import publication_of

@@ -13,7 +13,7 @@ WIDEST = 40
 """Characters of a column on a terminal."""
 
 
-class Rows:
+class RowTable:
     """Shows pages, one after the other; the titles stand above the first."""
 
     def __init__(self, *, as_json: bool) -> None:

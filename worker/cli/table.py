@@ -19,7 +19,7 @@ LEAST_TEXT = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TerminalColumn:
     """One column but the last, which takes what is left."""
 
     title: str
@@ -34,7 +34,7 @@ class Column:
 class Table:
     """Columns, of which `last` is as long as it may be; in full in a pipe, and if `wide`."""
 
-    def __init__(self, columns: Sequence[Column], last: str, *, wide: bool) -> None:
+    def __init__(self, columns: Sequence[TerminalColumn], last: str, *, wide: bool) -> None:
         self.fits = sys.stdout.isatty() and not wide
         """Whether lines are cut to the terminal's width."""
         self._columns = columns
@@ -64,7 +64,7 @@ class Table:
         return cell(GAP.join([*cut, cell(texts[-1], max(rest, 1))]), width).rstrip()
 
 
-def fitting(columns: Sequence[Column], width: int) -> list[Column]:
+def fitting(columns: Sequence[TerminalColumn], width: int) -> list[TerminalColumn]:
     """The columns that leave the last one room enough, but at least the most important one."""
     shown = list(columns)
     while len(shown) > 1 and _taken(shown) + LEAST_TEXT > width:
@@ -81,5 +81,5 @@ def cell(text: str, width: int) -> str:
     return set_cell_size(text, width - 1) + "…"
 
 
-def _taken(columns: Sequence[Column]) -> int:
+def _taken(columns: Sequence[TerminalColumn]) -> int:
     return sum(column.fitted + len(GAP) for column in columns)

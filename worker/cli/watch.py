@@ -14,7 +14,7 @@ from worker.cli.terminal import Misused, say
 from worker.cli.values import duration, moment
 
 if TYPE_CHECKING:
-    from worker.broker.client.event_stream import Recorded, Start
+    from worker.broker.client.event_stream import RecordedEvent, Start
     from worker.settings.settings import Settings
 
 
@@ -101,7 +101,7 @@ async def _watch(
     patterns: list[str],
     start: Start,
     limit: int | None,
-    show: Callable[[Recorded], None],
+    show: Callable[[RecordedEvent], None],
 ) -> None:
     from contextlib import aclosing
 

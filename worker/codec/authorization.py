@@ -14,7 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from worker.core.errors import Forbidden, Misconfigured
-from worker.core.messages import REDRIVE_HEADER, SENDER_HEADER, Barred, Fault, Item, Problem
+from worker.core.messages import (
+    REDRIVE_HEADER,
+    SENDER_HEADER,
+    Disallowed,
+    ErrorDetail,
+    Item,
+    Problem,
+)
 
 EVERYBODY = "*"
 REDRIVE = "redrive"
@@ -81,10 +88,10 @@ def _allows(allowed: frozenset[str], item: Item) -> bool:
     return type_ in allowed if type_ is not None else bool(allowed - {REDRIVE})
 
 
-def _barred(item: Item, detail: str) -> Barred:
-    problem = Problem(Forbidden.code, detail, (Fault("", Forbidden.code, detail),))
+def _barred(item: Item, detail: str) -> Disallowed:
+    problem = Problem(Forbidden.code, detail, (ErrorDetail("", Forbidden.code, detail),))
     # With no key: nothing that a stranger sends may hold up another command, nor wait for one.
-    return Barred(replace(item.envelope, key=None), problem)
+    return Disallowed(replace(item.envelope, key=None), problem)
 
 
 def _matching(pattern: str, account: str, known: frozenset[str]) -> frozenset[str]:

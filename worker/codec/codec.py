@@ -1,6 +1,6 @@
 """Bytes to commands, and events to bytes.
 
-`Codec.decode` never raises: whatever comes in becomes a `Command`, or an `Unusable` that says, for
+`Codec.decode` never raises: whatever comes in becomes a `Command`, or an `Rejected` that says, for
 a stranger, everything that is wrong with it.
 """
 
@@ -27,7 +27,7 @@ from worker.codec.strict_json import (
     read_object,
 )
 from worker.core.errors import words
-from worker.core.messages import Answer, Delivery, Envelope, Item, Problem, Unusable, new_id
+from worker.core.messages import Delivery, Envelope, Item, Problem, Rejected, ResultEvent, new_id
 from worker.core.query_schema import QuerySchemas
 from worker.core.registry import Registry
 
@@ -125,7 +125,7 @@ class Codec:
         size = len(delivery.body)
         if size > self._max_body_bytes:
             detail = f"The body has {size} bytes; at most {self._max_body_bytes} are read."
-            return Unusable(self._bare_envelope(delivery), Problem("too_large", detail))
+            return Rejected(self._bare_envelope(delivery), Problem("too_large", detail))
         if delivery.attributes is not None:
             return self._decode_binary(delivery, delivery.attributes)
         try:
@@ -159,7 +159,7 @@ class Codec:
             log.exception(
                 "a validator failed", type=envelope.type, command=envelope.id, reason=words(error)
             )
-            return Unusable(envelope, Problem("failed", _VALIDATOR_FAILED))
+            return Rejected(envelope, Problem("failed", _VALIDATOR_FAILED))
 
     def _reading(
         self, delivery: Delivery, members: dict[str, Any], unstorable: Sequence[Path] = ()
@@ -173,9 +173,9 @@ class Codec:
             takes_queries=self._takes_queries,
         )
 
-    def _malformed(self, delivery: Delivery, error: Malformed) -> Unusable:
+    def _malformed(self, delivery: Delivery, error: Malformed) -> Rejected:
         detail = f"The message cannot be read: {error}."
-        return Unusable(self._bare_envelope(delivery), Problem("malformed", detail))
+        return Rejected(self._bare_envelope(delivery), Problem("malformed", detail))
 
     def key_of(
         self,
@@ -222,7 +222,7 @@ class Codec:
         *,
         time: datetime,
         subject: str | None = None,
-    ) -> Answer:
+    ) -> ResultEvent:
         """Write the result event of a command: a CloudEvent in structured mode."""
         event: dict[str, Any] = {
             "specversion": "1.0",
@@ -239,11 +239,11 @@ class Codec:
         if envelope.correlation_id is not None:
             event["correlationid"] = envelope.correlation_id
         event["data"] = data
-        return Answer(id_, type_, _json_of(event))
+        return ResultEvent(id_, type_, _json_of(event))
 
     def problem_answer(
         self, envelope: Envelope, suffix: str, problem: Problem, *, time: datetime
-    ) -> Answer:
+    ) -> ResultEvent:
         """Write the event of a command that was not carried out.
 
         `suffix` is `rejected` or `failed`; a command of no known type is just a `command`.

@@ -21,7 +21,7 @@ from worker.codec.validation import (
     problem_of,
     with_whole_numbers,
 )
-from worker.core.messages import Command, Delivery, Envelope, Fault, Item, Target, Unusable
+from worker.core.messages import Command, Delivery, Envelope, ErrorDetail, Item, Rejected, Target
 from worker.core.payloads import Key
 from worker.core.registry import Entity, Registry, Verb
 
@@ -69,7 +69,7 @@ class Reading:
         self._members = members
         self._unstorable = unstorable
         self._own_queues = own_queues
-        self._faults: list[Fault] = []
+        self._faults: list[ErrorDetail] = []
         self._untold = 0
         self._takes_queries = takes_queries
         type_ = members.get("type")
@@ -101,7 +101,7 @@ class Reading:
         envelope = self.envelope(self._key(target, data))
         if self._faults:
             code = "invalid" if self._found or self._unstorable else "unknown_type"
-            return Unusable(envelope, problem_of(code, self._faults, self._untold))
+            return Rejected(envelope, problem_of(code, self._faults, self._untold))
         assert self._found is not None
         entity, name = self._found
         return Command(envelope, entity.name, name, data, target, version)
@@ -141,7 +141,7 @@ class Reading:
         return sha256(_canonical(meaning).encode()).digest()
 
     def _fault(self, pointer: str, code: str, detail: str) -> None:
-        self._faults.append(Fault(pointer, code, detail))
+        self._faults.append(ErrorDetail(pointer, code, detail))
 
     def _text(self, name: str, value: object, longest: int) -> str | None:
         """A string that may stand in an event's attribute, or `None`."""

@@ -10,14 +10,14 @@ from worker.codec.cursor import read_cursor
 from worker.codec.parser import Reading
 from worker.codec.validation import MAX_FAULTS, pointer_to, problem_of
 from worker.codec.where_parser import WhereParser, unknown
-from worker.core.messages import Query, Unusable
+from worker.core.messages import Query, Rejected
 from worker.core.queries import (
     EVERYTHING,
     Aggregate,
     Function,
     Get,
     Include,
-    Order,
+    OrderBy,
     Page,
 )
 from worker.core.query_schema import QuerySchemas
@@ -44,7 +44,7 @@ _DATA = ("data",)
 class QueryReading(Reading):
     """One query on its way from members to what it asks for."""
 
-    def read(self, schemas: QuerySchemas, entity: Entity, verb: str) -> Query | Unusable:
+    def read(self, schemas: QuerySchemas, entity: Entity, verb: str) -> Query | Rejected:
         """The query, or what is wrong with it."""
         if self._unstorable:
             self._refuse_unstorable()
@@ -64,7 +64,7 @@ class QueryReading(Reading):
             detail = "is missing: a query is answered to the AMQP property reply_to alone"
             self._fault("/reply_to", "missing", detail)
         if self._faults or asked is None:
-            return Unusable(envelope, problem_of("invalid", self._faults, self._untold))
+            return Rejected(envelope, problem_of("invalid", self._faults, self._untold))
         return Query(envelope, entity.name, asked)
 
     def _fault(self, pointer: str, code: str, detail: str) -> None:
@@ -148,7 +148,7 @@ class QueryReading(Reading):
             self._known(name, known, "fields", number)
         return tuple(names) or tuple(known)
 
-    def _order(self, value: Any, aggregate: Aggregate | None) -> tuple[Order, ...]:
+    def _order(self, value: Any, aggregate: Aggregate | None) -> tuple[OrderBy, ...]:
         """The order that is asked for, made one of its own for each row, or each group."""
         if aggregate is not None:
             known, last = list(aggregate.group_by), aggregate.group_by
@@ -158,13 +158,15 @@ class QueryReading(Reading):
         steps = []
         for number, name in enumerate(self._names(value, "order_by")):
             if self._known(name.removeprefix("-"), known, "order_by", number):
-                steps.append(Order(name.removeprefix("-"), name.startswith("-")))
+                steps.append(OrderBy(name.removeprefix("-"), name.startswith("-")))
         named = [step.field for step in steps]
         if len(set(named)) < len(named):
             self._fault("/data/order_by", "twice", "names a field twice")
-        return (*steps, *(Order(name) for name in last if name not in named))
+        return (*steps, *(OrderBy(name) for name in last if name not in named))
 
-    def _after(self, cursor: Any, order: tuple[Order, ...], shape: bytes) -> tuple[Any, ...] | None:
+    def _after(
+        self, cursor: Any, order: tuple[OrderBy, ...], shape: bytes
+    ) -> tuple[Any, ...] | None:
         if cursor is None:
             return None
         position = read_cursor(shape, cursor) if isinstance(cursor, str) else None

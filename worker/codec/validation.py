@@ -12,7 +12,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from worker.codec.strict_json import Path
-from worker.core.messages import Fault, Problem
+from worker.core.messages import ErrorDetail, Problem
 from worker.core.text import CONTROL, UNSTORABLE
 
 MAX_FAULTS = 20
@@ -21,7 +21,7 @@ MAX_FAULTS = 20
 UNPRINTABLE = re.compile(f"[{CONTROL}{UNSTORABLE}]")
 
 
-def problem_of(code: str, faults: Sequence[Fault], untold: int) -> Problem:
+def problem_of(code: str, faults: Sequence[ErrorDetail], untold: int) -> Problem:
     """The faults, and how many more there were, as one problem."""
     first, more = faults[0], len(faults) + untold - 1
     detail = f"{first.pointer} {first.detail}" if first.pointer else first.detail
@@ -36,10 +36,10 @@ def pointer_to(path: Path) -> str:
     return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
 
 
-def faults_of(error: ValidationError, member: str) -> list[Fault]:
+def faults_of(error: ValidationError, member: str) -> list[ErrorDetail]:
     """What a payload's model found wrong with this member of a command."""
     return [
-        Fault(pointer_to((member, *fault["loc"])), fault["type"], in_words(fault["msg"]))
+        ErrorDetail(pointer_to((member, *fault["loc"])), fault["type"], in_words(fault["msg"]))
         for fault in error.errors(include_url=False, include_input=False)
     ]
 

@@ -1,8 +1,8 @@
 """The small frozen values that travel between the steps of the pipeline.
 
-    Delivery ─▶ Command | Unusable ─▶ Job ─▶ Outcome (Done, Refused, DeadLetter, Retry, …)
+    Delivery ─▶ Command | Rejected ─▶ Job ─▶ Outcome (Done, Refused, DeadLetter, Retry, …)
 
-A command that was read is answered by one `Answer`: the result event, as published and as stored.
+A command that was read is answered by one `ResultEvent`, the same as published and as stored.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Delivery:
 
 
 @value
-class Fault:
+class ErrorDetail:
     """One thing that is wrong with a command."""
 
     pointer: str
@@ -111,7 +111,7 @@ class Problem:
 
     code: str
     detail: str
-    errors: tuple[Fault, ...] = ()
+    errors: tuple[ErrorDetail, ...] = ()
 
 
 @value
@@ -162,7 +162,7 @@ class Command:
 
 
 @value
-class Unusable:
+class Rejected:
     """A message that is no usable command, and why."""
 
     envelope: Envelope
@@ -170,7 +170,7 @@ class Unusable:
 
 
 @value
-class Barred:
+class Disallowed:
     """A message that its sender may not send, whatever it says."""
 
     envelope: Envelope
@@ -186,7 +186,7 @@ class Query:
     asked: Get | Page
 
 
-Item = Command | Unusable | Barred | Query
+Item = Command | Rejected | Disallowed | Query
 
 
 @value
@@ -202,7 +202,7 @@ class Event:
 
 
 @value
-class Answer:
+class ResultEvent:
     """A result event as published: the same id and the same bytes each time."""
 
     id: str
@@ -215,21 +215,21 @@ class Answer:
 class Done:
     """The command took effect."""
 
-    answer: Answer
+    answer: ResultEvent
 
 
 @value
 class Refused:
     """The business said no."""
 
-    answer: Answer
+    answer: ResultEvent
 
 
 @value
 class DeadLetter:
     """The command goes to the dead-letter queue, body untouched."""
 
-    answer: Answer
+    answer: ResultEvent
     code: str
     detail: str
     attempts: int
@@ -244,19 +244,19 @@ class Retry:
 
 
 @value
-class Held:
+class Blocked:
     """Not tried: an earlier command with the same key waits for its retry."""
 
 
 @value
-class Away:
+class Unavailable:
     """Undecided: the database was lost. What took effect is in the ledger; run it again later."""
 
     reason: str
 
 
 Settled = Done | Refused | DeadLetter
-Outcome = Settled | Retry | Held | Away
+Outcome = Settled | Retry | Blocked | Unavailable
 
 
 @dataclass(slots=True)

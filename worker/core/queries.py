@@ -73,7 +73,7 @@ EVERYTHING = And(())
 
 
 @value
-class Order:
+class OrderBy:
     """One step of an order."""
 
     field: str
@@ -112,7 +112,7 @@ class Page:
     """So many rows, or groups, that match, in an order, after a position in it."""
 
     where: Condition
-    order: tuple[Order, ...]
+    order: tuple[OrderBy, ...]
     limit: int
     fields: tuple[str, ...]
     includes: tuple[Include, ...]

@@ -31,7 +31,7 @@ from worker.core.violations import Violation
 Handler = Callable[[Any, Command], Awaitable[Event]]
 """`async def approve(session, command) -> Event`: touches nothing but its session.
 
-A batched handler gets the transaction's `Work` in place of the session; see `crud.py`.
+A batched handler gets the transaction's `UnitOfWork` in place of the session; see `crud.py`.
 """
 
 
@@ -68,7 +68,7 @@ class Verb:
     targeted: bool = True
     """Whether the command must name an existing row."""
     batched: bool = False
-    """Whether it shares SQL statements within a group; then `handle` gets the `Work`."""
+    """Whether it shares SQL statements within a group; then `handle` gets the `UnitOfWork`."""
 
 
 @dataclass(frozen=True, eq=False)

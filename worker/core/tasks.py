@@ -24,16 +24,16 @@ async def first_of(*waits: Awaitable[Any]) -> asyncio.Future[Any]:
         done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         return done.pop()
     finally:
-        await end(futures)
+        await cancel_all(futures)
 
 
-async def together(*works: Awaitable[None]) -> None:
+async def gather_all(*works: Awaitable[None]) -> None:
     """Do all of these; what one raises ends the others, and is raised."""
     futures = _begun(works)
     try:
         await asyncio.gather(*futures)
     finally:
-        await end(futures)
+        await cancel_all(futures)
 
 
 async def all_of(*works: Awaitable[None]) -> None:
@@ -49,7 +49,7 @@ async def all_of(*works: Awaitable[None]) -> None:
             for future in done:
                 result_of(future)
     finally:
-        await end(futures)
+        await cancel_all(futures)
 
 
 def result_of(future: asyncio.Future[Any]) -> Any:
@@ -67,16 +67,16 @@ def is_cancelled() -> bool:
 
 def _begun(works: Iterable[Awaitable[Any]]) -> list[asyncio.Future[Any]]:
     # Of several that fail at once, one is told of.
-    return [told_elsewhere(asyncio.ensure_future(work)) for work in works]
+    return [ignore_exception(asyncio.ensure_future(work)) for work in works]
 
 
-def told_elsewhere(future: F) -> F:
+def ignore_exception(future: F) -> F:
     """The same; that it failed shows elsewhere, so asyncio need not warn that nobody asked."""
     future.add_done_callback(lambda it: it.cancelled() or it.exception())
     return future
 
 
-async def end(futures: Sequence[asyncio.Future[Any]]) -> None:
+async def cancel_all(futures: Sequence[asyncio.Future[Any]]) -> None:
     """Cancel them until they have ended; aiormq swallows what comes as it closes a channel."""
     pending = {future for future in futures if not future.done()}
     while pending:

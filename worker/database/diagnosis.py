@@ -26,7 +26,7 @@ MAX_SKEW_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Check:
+class DatabaseCheck:
     """`what` and `fix` name columns of the query in braces; `:tables` are the entities' tables."""
 
     code: str
@@ -43,7 +43,7 @@ _TABLES = text(
 )
 
 CHECKS = (
-    Check(
+    DatabaseCheck(
         "server_version",
         "SELECT current_setting('server_version') AS version"
         " WHERE current_setting('server_version_num')::int < 150000",
@@ -51,7 +51,7 @@ CHECKS = (
         "no guarantee was tried with it",
         "upgrade PostgreSQL to 15 or newer (pg_upgrade)",
     ),
-    Check(
+    DatabaseCheck(
         "durability",
         "SELECT name FROM pg_settings"
         " WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'",
@@ -59,7 +59,7 @@ CHECKS = (
         "G1, G2: after a crash of the server, commands are gone that were acknowledged",
         "ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf()",
     ),
-    Check(
+    DatabaseCheck(
         "encoding",
         "SELECT current_setting('server_encoding') AS encoding"
         " WHERE current_setting('server_encoding') <> 'UTF8'",
@@ -67,7 +67,7 @@ CHECKS = (
         "text that it cannot store fails command after command",
         "make a database with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move there",
     ),
-    Check(
+    DatabaseCheck(
         "isolation",
         "SELECT current_setting('default_transaction_isolation') AS level, current_user AS account"
         " WHERE current_setting('default_transaction_isolation') <> 'read committed'",
@@ -76,7 +76,7 @@ CHECKS = (
         "ALTER ROLE {account} SET default_transaction_isolation = 'read committed'",
         "note",
     ),
-    Check(
+    DatabaseCheck(
         "collation",
         "SELECT datname AS name FROM pg_database WHERE datname = current_database()"
         " AND datcollversion <> pg_database_collation_actual_version(oid)",
@@ -84,7 +84,7 @@ CHECKS = (
         "an index may miss rows that are there: unique values come twice, targets are not found",
         'REINDEX DATABASE "{name}"; ALTER DATABASE "{name}" REFRESH COLLATION VERSION',
     ),
-    Check(
+    DatabaseCheck(
         "long_transaction",
         "SELECT pid, state, round(extract(epoch FROM now() - xact_start)) AS seconds"
         " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -93,7 +93,7 @@ CHECKS = (
         "G8: what was deleted since cannot be freed, and tables grow; its locks hold up commands",
         "SELECT pg_terminate_backend({pid})",
     ),
-    Check(
+    DatabaseCheck(
         "lock_wait",
         "SELECT pid, pg_blocking_pids(pid) AS by,"
         " round(extract(epoch FROM now() - query_start)) AS seconds FROM pg_stat_activity"
@@ -103,7 +103,7 @@ CHECKS = (
         "commands for the same rows wait, too",
         "SELECT pg_terminate_backend(pid), where pid is one of {by}",
     ),
-    Check(
+    DatabaseCheck(
         "dead_rows",
         "SELECT relid::regclass::text AS name, n_dead_tup AS dead, n_live_tup AS live"
         " FROM pg_stat_user_tables WHERE relid = ANY (CAST(:tables AS oid[]))"
@@ -113,7 +113,7 @@ CHECKS = (
         "VACUUM (ANALYZE) {name}",
         "note",
     ),
-    Check(
+    DatabaseCheck(
         "sequence",
         "SELECT format('%I.%I', schemaname, sequencename) AS name,"
         " last_value / (max_value / 100) AS used FROM pg_sequences"
@@ -124,7 +124,7 @@ CHECKS = (
         "when it ends, each create fails",
         "ALTER SEQUENCE {name} AS bigint, and ALTER TABLE … ALTER COLUMN … TYPE bigint",
     ),
-    Check(
+    DatabaseCheck(
         "write_hook",
         "SELECT tgrelid::regclass::text AS name, tgname AS hook FROM pg_trigger"
         " WHERE tgrelid = ANY (CAST(:tables AS oid[])) AND NOT tgisinternal"
@@ -137,7 +137,7 @@ CHECKS = (
         "\\d {name} in psql shows it; DROP it, unless it is meant",
         "note",
     ),
-    Check(
+    DatabaseCheck(
         "reference_without_index",
         "SELECT conrelid::regclass::text AS name, attname AS column FROM pg_constraint"
         " JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]"
@@ -182,7 +182,9 @@ async def _tables(engine: AsyncEngine) -> list[int]:
         return list((await connection.scalars(_TABLES, names)).all())
 
 
-async def run(engine: AsyncEngine, check: Check, tables: Sequence[int]) -> AsyncIterator[Finding]:
+async def run(
+    engine: AsyncEngine, check: DatabaseCheck, tables: Sequence[int]
+) -> AsyncIterator[Finding]:
     """One check; `tables` are the identities of the entities' tables."""
     values = {"tables": tables} if ":tables" in check.query else {}
     try:

@@ -14,7 +14,7 @@ from worker.database.errors import explain, lacks_room
 from worker.database.ledger import check_room
 from worker.database.migrations import check_schema, check_usable
 from worker.database.pool.pool import pool_of
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 LOOK_SECONDS = 5.0
 """Between the looks of a worker that has nothing to do."""
@@ -26,7 +26,7 @@ class DatabaseWatch:
     def __init__(
         self,
         engine: AsyncEngine,
-        part: Part,
+        part: Component,
         *,
         migrations: Sequence[Path] = (),
         probe_timeout_seconds: float = 5,

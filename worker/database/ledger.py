@@ -36,7 +36,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from worker.core.messages import Answer
+from worker.core.messages import ResultEvent
 from worker.core.models import Base
 from worker.database.errors import explain
 
@@ -80,7 +80,7 @@ class Entry:
     command_id: str
     digest: bytes
     outcome: str
-    answer: Answer
+    answer: ResultEvent
     recorded_on: datetime | None = None
     position: int = 0
     """Its place in the order of recording, once it has one."""
@@ -136,7 +136,7 @@ async def lookup(session: AsyncSession, command_ids: Sequence[str]) -> dict[str,
             row.command_id,
             row.digest,
             row.outcome,
-            Answer(row.event_id, row.event_type, row.event_body.encode()),
+            ResultEvent(row.event_id, row.event_type, row.event_body.encode()),
             row.recorded_on,
             row.position,
         )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from worker.lab.findings import Check
+from worker.lab.findings import CheckResult
 from worker.lab.measured import Point
 from worker.lab.repeats import Repeats
 from worker.lab.results import Result
@@ -29,17 +29,17 @@ REPEATS_BOUND = 0.1
 """Half of the throughput's interval, as a share of it."""
 
 
-def check_point(point: Point) -> tuple[Check, ...]:
+def check_point(point: Point) -> tuple[CheckResult, ...]:
     """All checks of one point."""
     return (littles_law(point), steady_state(point), generator_headroom(point))
 
 
-def check_run(result: Result, groups: Sequence[Repeats]) -> tuple[Check, ...]:
+def check_run(result: Result, groups: Sequence[Repeats]) -> tuple[CheckResult, ...]:
     """The checks of the run as a whole."""
     return (complete(result), repeats(groups))
 
 
-def littles_law(point: Point) -> Check:
+def littles_law(point: Point) -> CheckResult:
     """L = lambda W: connections busy on average = checkouts a second x time that each is held.
 
     The left side is read off the clock, the right side is added up from the holds; both include
@@ -53,7 +53,7 @@ def littles_law(point: Point) -> Check:
         gap = max(gap - _handed_over(point, rate), 0.0)
     share = gap / max(busy, expected) if gap else 0.0
     passed = share <= LITTLE_BOUND or gap <= LITTLE_FLOOR_CONNECTIONS
-    return Check(
+    return CheckResult(
         name="littles-law",
         passed=passed,
         value=share,
@@ -75,14 +75,14 @@ def _handed_over(point: Point, rate: float) -> float:
     return rate * point.wait.waited_share * lag.mean if lag else 0.0
 
 
-def steady_state(point: Point) -> Check:
+def steady_state(point: Point) -> CheckResult:
     """No trend in the throughput, nor in the number of connections asked for.
 
     Kendall's tau says whether there is a trend (Mann 1945), the slope of Theil and Sen how much it
     changed over the window; both must speak for one, since a short window has many chance trends.
     """
     if len(point.samples) < LEAST_SAMPLES:
-        return Check(
+        return CheckResult(
             name="steady-state",
             passed=True,
             words=f"not looked at: {len(point.samples)} samples, {LEAST_SAMPLES} are needed",
@@ -104,7 +104,7 @@ def steady_state(point: Point) -> Check:
     size = show_share(abs(worst.change))
     if worst.what != "throughput":
         size = counted(abs(worst.change) * point.setting.connections, "connection")
-    return Check(
+    return CheckResult(
         name="steady-state",
         passed=passed,
         value=abs(worst.change),
@@ -132,7 +132,7 @@ def _change(values: Sequence[float]) -> float:
     return float(stats.theilslopes(values, at).slope) * (len(values) - 1)
 
 
-def generator_headroom(point: Point) -> Check:
+def generator_headroom(point: Point) -> CheckResult:
     """The generator kept its own schedule: it did not become the system under test."""
     cpu, late = _generator_cpu(point), _late(point)
     passed = late <= LATE_BOUND and cpu <= GENERATOR_CPU_BOUND
@@ -143,7 +143,7 @@ def generator_headroom(point: Point) -> Check:
         blame = f"the machine was busy with others, which used {others} of its {cores} cores"
     elif cpu > GENERATOR_CPU_BOUND:
         blame = "the generator could not keep up, the waits are its own"
-    return Check(
+    return CheckResult(
         name="generator-headroom",
         passed=passed,
         value=late,
@@ -167,17 +167,17 @@ def _generator_cpu(point: Point) -> float:
     return point.generator.cpu_cores if point.generator else 0.0
 
 
-def complete(result: Result) -> Check:
+def complete(result: Result) -> CheckResult:
     """The run came to its end."""
     cut = result.partial or any(point.partial for point in result.points)
-    return Check(
+    return CheckResult(
         name="complete",
         passed=not cut,
         words="stopped before its end: what was measured until then" if cut else "ran to its end",
     )
 
 
-def repeats(groups: Sequence[Repeats]) -> Check:
+def repeats(groups: Sequence[Repeats]) -> CheckResult:
     """The throughput of each setting is known well enough to be compared.
 
     Of the settings with arrivals, where there are any: pools that were kept full beside them only
@@ -185,10 +185,10 @@ def repeats(groups: Sequence[Repeats]) -> Check:
     """
     compared = [each for each in groups if each.setting.load == "open"] or list(groups)
     if not compared:
-        return Check(name="repeats", passed=False, words="nothing was measured")
+        return CheckResult(name="repeats", passed=False, words="nothing was measured")
     where = max(compared, key=_uncertainty)
     fewest = min(len(each.points) for each in compared)
-    return Check(
+    return CheckResult(
         name="repeats",
         passed=_uncertainty(where) <= REPEATS_BOUND,
         value=_uncertainty(where),

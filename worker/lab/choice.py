@@ -18,7 +18,7 @@ class NoRecommendation(Exception):
 
 
 @dataclass(frozen=True)
-class Choice:
+class SizeChoice:
     """What was chosen, and out of what."""
 
     best: Repeats
@@ -30,7 +30,7 @@ class Choice:
     """Not under a closed load, whose clients always wait."""
 
 
-def choose(result: Result, groups: Sequence[Repeats], fit: ScalabilityFit | None) -> Choice:
+def choose(result: Result, groups: Sequence[Repeats], fit: ScalabilityFit | None) -> SizeChoice:
     """Choose; raises `NoRecommendation`."""
     for check in result.checks:
         if not check.passed and check.name == "complete":
@@ -48,7 +48,7 @@ def choose(result: Result, groups: Sequence[Repeats], fit: ScalabilityFit | None
         fault = _fault(each, best, result.about, judges_wait=judges_wait)
         if fault is None:
             _refuse_a_wait_that_no_model_explains(each)
-            return Choice(best, each, left_out, judges_wait)
+            return SizeChoice(best, each, left_out, judges_wait)
         left_out.append((each, fault))
     told = "; ".join(f"{each.pool}: {fault}" for each, fault in left_out)
     raise NoRecommendation(

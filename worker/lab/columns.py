@@ -12,7 +12,7 @@ from worker.lab.repeats import Repeats, mean
 from worker.lab.units import show_number, show_seconds, show_share
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """One column: a cell for the repeats of a setting, or for one of them alone."""
 
     title: str
@@ -70,56 +70,56 @@ def _sessions(group: Repeats) -> str:
 
 
 COLUMNS = (
-    Column("pool", lambda each: each.pool, brief=True),
-    Column("load", lambda each: each.setting.load_words, brief=True),
-    Column("done/s (95 %)", _done, brief=True),
-    Column("wait p50", lambda each: show_seconds(each.wait.p50), brief=True),
-    Column("wait p99", lambda each: show_seconds(each.wait.p99), brief=True),
-    Column("p99.9", lambda each: show_seconds(each.wait.p999)),
-    Column("max", lambda each: show_seconds(each.wait.max)),
-    Column("waited", lambda each: show_share(mean(p.wait.waited_share for p in each.points))),
-    Column("lost", lambda each: show_number(each.lost), brief=True),
-    Column("hold mean", lambda each: show_seconds(each.hold.mean), brief=True),
-    Column("busy", lambda each: show_number(each.busy), brief=True),
-    Column("max", lambda each: str(max(point.pool.busy_max for point in each.points))),
-    Column("latency p99", lambda each: show_seconds(each.latency.p99), brief=True),
-    Column("errors", _errors),
-    Column("checks", _failed),
+    TableColumn("pool", lambda each: each.pool, brief=True),
+    TableColumn("load", lambda each: each.setting.load_words, brief=True),
+    TableColumn("done/s (95 %)", _done, brief=True),
+    TableColumn("wait p50", lambda each: show_seconds(each.wait.p50), brief=True),
+    TableColumn("wait p99", lambda each: show_seconds(each.wait.p99), brief=True),
+    TableColumn("p99.9", lambda each: show_seconds(each.wait.p999)),
+    TableColumn("max", lambda each: show_seconds(each.wait.max)),
+    TableColumn("waited", lambda each: show_share(mean(p.wait.waited_share for p in each.points))),
+    TableColumn("lost", lambda each: show_number(each.lost), brief=True),
+    TableColumn("hold mean", lambda each: show_seconds(each.hold.mean), brief=True),
+    TableColumn("busy", lambda each: show_number(each.busy), brief=True),
+    TableColumn("max", lambda each: str(max(point.pool.busy_max for point in each.points))),
+    TableColumn("latency p99", lambda each: show_seconds(each.latency.p99), brief=True),
+    TableColumn("errors", _errors),
+    TableColumn("checks", _failed),
 )
 DETAILS = (
-    Column("measurement", str),
+    TableColumn("measurement", str),
     *(
-        Column(name, _sum(attrgetter(f"load.{name}")))
+        TableColumn(name, _sum(attrgetter(f"load.{name}")))
         for name in ("intended", "started", "late", "dropped", "completed", "failed")
     ),
-    Column("busy p95", _mean("pool.busy_p95")),
-    Column(
+    TableColumn("busy p95", _mean("pool.busy_p95")),
+    TableColumn(
         "overflow",
         lambda each: show_share(
             mean(point.pool.overflow_seconds / point.measured_seconds for point in each.points)
         ),
     ),
-    Column("connects/s", _mean("pool.connects_per_second")),
-    Column("queue mean", _mean("wait.queue_mean")),
-    Column("max", _mean("wait.queue_max")),
-    Column("max : median wait", _mean("wait.max_to_median")),
-    Column("Jain's index", _mean("wait.jain_index")),
-    Column("commits", _mean("server.commits")),
-    Column("lock waits", _mean("server.lock_wait_sessions_mean")),
-    Column("sessions by state and wait", _sessions),
-    Column("CPU database", _mean("server.cpu_cores")),
-    Column("worker", _mean("worker.cpu_cores")),
-    Column("generator", _mean("generator.cpu_cores")),
-    Column("others", _mean("host.others_cpu_cores")),
-    Column("loop lag p99", lambda each: show_seconds(each.loop_lag) if each.loop_lag else "–"),
+    TableColumn("connects/s", _mean("pool.connects_per_second")),
+    TableColumn("queue mean", _mean("wait.queue_mean")),
+    TableColumn("max", _mean("wait.queue_max")),
+    TableColumn("max : median wait", _mean("wait.max_to_median")),
+    TableColumn("Jain's index", _mean("wait.jain_index")),
+    TableColumn("commits", _mean("server.commits")),
+    TableColumn("lock waits", _mean("server.lock_wait_sessions_mean")),
+    TableColumn("sessions by state and wait", _sessions),
+    TableColumn("CPU database", _mean("server.cpu_cores")),
+    TableColumn("worker", _mean("worker.cpu_cores")),
+    TableColumn("generator", _mean("generator.cpu_cores")),
+    TableColumn("others", _mean("host.others_cpu_cores")),
+    TableColumn("loop lag p99", lambda each: show_seconds(each.loop_lag) if each.loop_lag else "–"),
 )
 
 
-def brief() -> tuple[Column, ...]:
+def brief() -> tuple[TableColumn, ...]:
     """The columns that fit a terminal and a pull request."""
     return tuple(column for column in COLUMNS if column.brief)
 
 
-def cells(columns: Iterable[Column], group: Repeats) -> list[str]:
+def cells(columns: Iterable[TableColumn], group: Repeats) -> list[str]:
     """One line of the table."""
     return [column.cell(group) for column in columns]

@@ -15,17 +15,17 @@ from datetime import UTC, datetime
 from time import monotonic_ns
 from typing import Any, Protocol
 
-from worker.core.tasks import end
+from worker.core.tasks import cancel_all
 from worker.lab.link import pair
 from worker.lab.measure import PoolReport
 from worker.lab.measured import Point
-from worker.lab.point import Found, Timing, assemble, look_on
-from worker.lab.processes import Child, LabFailed, child
+from worker.lab.point import PointOutcome, Timing, assemble, look_on
+from worker.lab.processes import LabFailed, LabProcess, child
 from worker.lab.recorder import WorkReport
 from worker.lab.sandbox import Sandbox
 from worker.lab.scenario import Scenario
 from worker.lab.setting import Setting
-from worker.lab.target import Order
+from worker.lab.target import LabOrder
 
 OVERDUE_SECONDS = 30
 """A process that tells nothing for so long after its window is given up."""
@@ -53,7 +53,7 @@ class Bench:
     """Set by Ctrl-C: the point ends early, and what was measured until then is kept."""
     postmaster: int | None
     """The process of PostgreSQL, if it runs on this machine."""
-    order: Callable[[Scenario], Order]
+    order: Callable[[Scenario], LabOrder]
 
 
 async def measure(bench: Bench, scenario: Scenario, *, repeat: int, order: int) -> Point | None:
@@ -85,19 +85,19 @@ async def measure(bench: Bench, scenario: Scenario, *, repeat: int, order: int) 
             told = await generator.receive() or {}
             if report is None:
                 return None
-            found = Found(
+            found = PointOutcome(
                 pool=PoolReport.model_validate(report["pool"]),
                 work=WorkReport.model_validate(report["work"] or told["work"]),
                 punctuality=told,
                 outside=await looking,
             )
         finally:
-            await end([looking, stopping])
+            await cancel_all([looking, stopping])
     point = assemble(setting, found, timing, started_at=started_at)
     return point.model_copy(update={"repeat": repeat, "order": order})
 
 
-async def _report(view: PointView, target: Child, timing: Timing) -> dict[str, Any] | None:
+async def _report(view: PointView, target: LabProcess, timing: Timing) -> dict[str, Any] | None:
     """What the process tells in the end, with ticks on the way; `None` if nothing was measured."""
     ahead = (timing.until_ns - monotonic_ns()) / 1e9
     try:
@@ -114,6 +114,6 @@ async def _report(view: PointView, target: Child, timing: Timing) -> dict[str, A
         ) from error
 
 
-async def _dismiss_early(stop: asyncio.Event, generator: Child) -> None:
+async def _dismiss_early(stop: asyncio.Event, generator: LabProcess) -> None:
     await stop.wait()
     generator.dismiss()

@@ -49,7 +49,7 @@ class Durations(Model):
         return self.mean * self.count
 
 
-class Recorded(NamedTuple):
+class RecordedDurations(NamedTuple):
     """The values of a histogram in ascending order, and how often each was recorded."""
 
     seconds: NDArray[np.float64]
@@ -75,10 +75,10 @@ def record(histogram: HdrHistogram, seconds: float, count: int = 1) -> None:
     histogram.record(round(seconds * 1e6), count)
 
 
-def recorded(histogram: HdrHistogram) -> Recorded:
+def recorded(histogram: HdrHistogram) -> RecordedDurations:
     """What was recorded; each value is the highest that the histogram cannot tell from it."""
     pairs = np.array(list(histogram.values()), dtype=np.int64).reshape(-1, 2)
-    return Recorded(pairs[:, 0] / 1e6, pairs[:, 1])
+    return RecordedDurations(pairs[:, 0] / 1e6, pairs[:, 1])
 
 
 def durations_of(histogram: HdrHistogram, *, keep_values: bool = True) -> Durations:
@@ -125,7 +125,7 @@ def histogram_of(durations: Durations) -> HdrHistogram | None:
     return HdrHistogram.decode(durations.histogram)
 
 
-def recorded_in(durations: Durations) -> Recorded | None:
+def recorded_in(durations: Durations) -> RecordedDurations | None:
     """All values again, if they were kept."""
     histogram = histogram_of(durations)
     return None if histogram is None else recorded(histogram)

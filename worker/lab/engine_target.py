@@ -11,12 +11,12 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from worker.core.tasks import end
+from worker.core.tasks import cancel_all
 from worker.database.engine import make_engine, make_sessions
-from worker.lab.link import Link
+from worker.lab.link import LabLink
 from worker.lab.recorder import UNFINISHED, WorkRecorder
-from worker.lab.target import Order
-from worker.lab.transaction import Transaction
+from worker.lab.target import LabOrder
+from worker.lab.transaction import LabTransaction
 
 FINISH_SECONDS = 2
 """How long work that is in hand may still take once no more comes."""
@@ -27,11 +27,11 @@ class EngineTarget:
 
     sees_ends = True
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: LabOrder) -> None:
         self._load, self._work = order.scenario.load, order.scenario.work
         self.engine = make_engine(order.database_settings, name=order.application_name)
         self._sessions = make_sessions(self.engine)
-        self._transaction = Transaction(order.scenario, order.namespace)
+        self._transaction = LabTransaction(order.scenario, order.namespace)
         self._leaked: list[AsyncSession] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: asyncio.Queue[int] = asyncio.Queue()
@@ -39,7 +39,7 @@ class EngineTarget:
     async def start(self) -> None:
         """Nothing to wait for: the pool connects at first use, and that is a part of the test."""
 
-    async def run(self, link: Link, recorder: WorkRecorder) -> None:
+    async def run(self, link: LabLink, recorder: WorkRecorder) -> None:
         """Take work until the link ends, then give what is in hand a moment."""
         self._recorder, self._link = recorder, link
         if self._work.lanes is None:
@@ -57,7 +57,7 @@ class EngineTarget:
             finished = asyncio.ensure_future(self._waiting.join())
         with suppress(TimeoutError):
             await asyncio.wait_for(finished, FINISH_SECONDS)
-        await end([*self._tasks])
+        await cancel_all([*self._tasks])
         while not self._waiting.empty():
             intended = self._waiting.get_nowait()
             recorder.started(intended)
@@ -65,7 +65,7 @@ class EngineTarget:
 
     async def stop(self) -> None:
         """Close all connections, leaked ones too."""
-        await end([*self._tasks])
+        await cancel_all([*self._tasks])
         for session in self._leaked:
             await session.close()
         await self.engine.dispose()

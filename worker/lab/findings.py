@@ -26,7 +26,7 @@ class Interval(Model):
         return self.low <= other.high and other.low <= self.high
 
 
-class Check(Model):
+class CheckResult(Model):
     """A question that the lab asks of its own measurement."""
 
     name: Literal["littles-law", "steady-state", "generator-headroom", "repeats", "complete"]

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from worker.core.errors import Misconfigured
 from worker.lab.checks import check_point, complete, repeats
 from worker.lab.durations import Model
-from worker.lab.findings import Check
+from worker.lab.findings import CheckResult
 from worker.lab.measured import Point
 from worker.lab.repeats import by_setting
 from worker.lab.results import Result
 from worker.lab.units import show_number, show_seconds
 
 
-class Limits(Model):
+class GateLimits(Model):
     """The limits; `None` is not looked at."""
 
     wait_p99_seconds: float | None = None
@@ -25,7 +25,7 @@ class Limits(Model):
     throughput_per_second: float | None = None
 
 
-class Verdict(Model):
+class GateVerdict(Model):
     """One limit, held against one point; or a check of a point or of the run that failed."""
 
     limit: str
@@ -58,7 +58,7 @@ _LEAST = frozenset({"throughput_per_second"})
 """Limits from below; all others are limits from above."""
 
 
-def judge(result: Result, limits: Limits, *, pool_size: int | None = None) -> list[Verdict]:
+def judge(result: Result, limits: GateLimits, *, pool_size: int | None = None) -> list[GateVerdict]:
     """Hold every point, or those of one pool size, against the limits.
 
     A check that fails counts as a limit that was not kept: a number that cannot be trusted proves
@@ -73,19 +73,19 @@ def judge(result: Result, limits: Limits, *, pool_size: int | None = None) -> li
         )
     bounds = limits.model_dump(exclude_none=True)
     verdicts = [_held(point, name, bound) for point in points for name, bound in bounds.items()]
-    asked: list[tuple[Point | None, Check]] = [
+    asked: list[tuple[Point | None, CheckResult]] = [
         *((point, check) for point in points for check in check_point(point)),
         *((None, check) for check in (complete(result), repeats(by_setting(points)))),
     ]
     return verdicts + [_failed(point, check) for point, check in asked if not check.passed]
 
 
-def _held(point: Point, name: str, bound: float) -> Verdict:
+def _held(point: Point, name: str, bound: float) -> GateVerdict:
     what, measured, show = _MEASURED[name]
     value = float(measured(point))
     kept = value >= bound if name in _LEAST else value <= bound
     side = "at least" if name in _LEAST else "at most"
-    return Verdict(
+    return GateVerdict(
         limit=name,
         pool_size=point.setting.pool_size,
         max_overflow=point.setting.max_overflow,
@@ -97,8 +97,8 @@ def _held(point: Point, name: str, bound: float) -> Verdict:
     )
 
 
-def _failed(point: Point | None, check: Check) -> Verdict:
-    return Verdict(
+def _failed(point: Point | None, check: CheckResult) -> GateVerdict:
+    return GateVerdict(
         limit=f"check:{check.name}",
         pool_size=point.setting.pool_size if point else None,
         max_overflow=point.setting.max_overflow if point else None,

@@ -20,9 +20,9 @@ from time import monotonic_ns
 from typing import Any, Protocol
 
 from worker.core.errors import WorkerError
-from worker.core.tasks import end, first_of
+from worker.core.tasks import cancel_all, first_of
 from worker.lab.arrivals import Schedule
-from worker.lab.link import Link, packed, sleep_until
+from worker.lab.link import LabLink, packed, sleep_until
 from worker.lab.processes import runner
 
 LATE_NS = 10_000_000
@@ -32,7 +32,7 @@ Answered = Callable[[int], None]
 """Is told of so many pieces of work that have ended."""
 
 
-class Sender(Protocol):
+class LoadTarget(Protocol):
     """Where the load goes."""
 
     def send(self, times_ns: Sequence[int]) -> None:
@@ -74,7 +74,7 @@ class Punctuality:
         }
 
 
-class Load:
+class LoadRun:
     """Sends what is due: arrivals of a schedule, or of clients that wait for their answers."""
 
     def __init__(self, orders: dict[str, Any]) -> None:
@@ -83,7 +83,7 @@ class Load:
         self._until_ns: int = orders["until_ns"]
         self.punctuality = Punctuality(orders["from_ns"], self._until_ns)
 
-    async def run(self, sender: Sender) -> None:
+    async def run(self, sender: LoadTarget) -> None:
         """Send until the window ends."""
         self._sender = sender
         if self._load["kind"] == "closed":
@@ -127,7 +127,7 @@ class Load:
 class LinkSender:
     """To the process under test."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: LabLink) -> None:
         self._link = link
 
     def send(self, times_ns: Sequence[int]) -> None:
@@ -146,7 +146,7 @@ class LinkSender:
 @asynccontextmanager
 async def open_link(socket_: socket.socket, answered: Answered) -> AsyncIterator[LinkSender]:
     """The way to the process under test."""
-    link = await Link.open(socket_)
+    link = await LabLink.open(socket_)
 
     async def read() -> None:
         async for answers in link.pieces():
@@ -156,7 +156,7 @@ async def open_link(socket_: socket.socket, answered: Answered) -> AsyncIterator
     try:
         yield LinkSender(link)
     finally:
-        await end([reading])
+        await cancel_all([reading])
         link.writer.close()
 
 
@@ -177,11 +177,11 @@ def main() -> None:
 
 
 async def _generate(orders: dict[str, Any], link: socket.socket) -> dict[str, Any]:
-    load = Load(orders)
+    load = LoadRun(orders)
     if "namespace" in orders:
         from worker.lab.service_client import open_client
 
-        opened: AbstractAsyncContextManager[Sender] = open_client(orders, link, load.answered)
+        opened: AbstractAsyncContextManager[LoadTarget] = open_client(orders, link, load.answered)
     else:
         opened = open_link(link, load.answered)
     stopped = asyncio.Event()

@@ -30,14 +30,14 @@ def packed(times_ns: Sequence[int]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Link:
+class LabLink:
     """One end, open."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
     @classmethod
-    async def open(cls, end: socket.socket) -> Link:
+    async def open(cls, end: socket.socket) -> LabLink:
         """Take over this end."""
         return cls(*await asyncio.open_connection(sock=end, limit=BUFFER_BYTES))
 

@@ -27,8 +27,8 @@ from worker.lab.durations import (
     record,
 )
 from worker.lab.link import sleep_until
-from worker.lab.measured import Hold, Pool, Wait
-from worker.lab.recorder import Window
+from worker.lab.measured import HoldTime, Pool, Wait
+from worker.lab.recorder import MeasuredWindow
 from worker.telemetry.histogram import Histogram
 
 SAMPLE_SECONDS = 0.02
@@ -50,7 +50,7 @@ class PoolReport(Model):
     """What the pool and the event loop did within the window."""
 
     wait: Wait
-    hold: Hold
+    hold: HoldTime
     pool: Pool
     loop_lag_seconds: Durations
     intervals: tuple[PoolInterval, ...]
@@ -91,7 +91,7 @@ class PoolSampler:
         """The pool's counters and histograms since its begin."""
         return self._pool.meter
 
-    async def run(self, window: Window, interval_seconds: float) -> None:
+    async def run(self, window: MeasuredWindow, interval_seconds: float) -> None:
         """Sample until the window ends, or until cancelled: then it has been cut short."""
         interval_ns = round(interval_seconds * 1e9)
         await sleep_until(window.from_ns)
@@ -119,7 +119,7 @@ class PoolSampler:
                 queue_max=int(span.waiting.max()),
                 max_to_median=_max_to_median(meter.wait),
             ),
-            hold=Hold(
+            hold=HoldTime(
                 seconds=durations_from_histogram(meter.use),
                 query_seconds=durations_from_histogram(meter.query),
                 idle_in_transaction_seconds=durations_from_histogram(meter.idle_in_transaction),

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from worker.lab.durations import Amount, Count, Durations, Model
-from worker.lab.findings import Check, Prediction
+from worker.lab.findings import CheckResult, Prediction
 from worker.lab.setting import Setting
 
 HOST_FULL, OTHERS_SHARE = 0.9, 0.2
 """Shares of the machine's cores."""
 
 
-class Load(Model):
+class MeasuredLoad(Model):
     """What the generator meant to do, and what came of it."""
 
     intended: Count
@@ -50,7 +50,7 @@ class Wait(Model):
     lane, or a slot that arrivals take in turn): 1 is perfectly fair, 1/n the opposite."""
 
 
-class Hold(Model):
+class HoldTime(Model):
     """How long connections were checked out, and what for."""
 
     seconds: Durations
@@ -187,14 +187,14 @@ class Point(Model):
     partial: bool = False
     """Cut short, by Ctrl-C for one."""
 
-    load: Load
+    load: MeasuredLoad
     throughput_per_second: Amount
     """Pieces of work completed."""
     latency_seconds: Durations
     """From the intended start (open) or the request (closed) to the end of the work; on the path
     `service` to the arrival of its event."""
     wait: Wait
-    hold: Hold
+    hold: HoldTime
     pool: Pool
     errors: dict[str, Count] = Field(default_factory=dict)
     """By SQLSTATE, or by the exception's name where there is none."""
@@ -210,5 +210,5 @@ class Point(Model):
     """Length of one interval of `samples`."""
     samples: tuple[Sample, ...] = ()
 
-    checks: tuple[Check, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
     predictions: tuple[Prediction, ...] = ()

@@ -11,8 +11,8 @@ from sqlalchemy import MetaData
 from worker.core.messages import Command, Event, utc_now
 from worker.core.models import NAMING, Row
 from worker.core.registry import Entity, Registry, Verb
-from worker.lab.transaction import Transaction
-from worker.processing.unit_of_work import Work
+from worker.lab.transaction import LabTransaction
+from worker.processing.unit_of_work import UnitOfWork
 
 COMMAND, EVENT = "piece.do", "piece.done"
 
@@ -30,10 +30,10 @@ class Piece(LabRow):
     __tablename__ = "pieces"
 
 
-def registry_of(transaction: Transaction) -> Registry:
+def registry_of(transaction: LabTransaction) -> Registry:
     """A registry that knows how to do pieces of work, and nothing else."""
 
-    async def do(work: Work, command: Command) -> Event:
+    async def do(work: UnitOfWork, command: Command) -> Event:
         entity = work.registry[command.entity]
         await transaction.take_steps(work.session, 1)
         now = utc_now()

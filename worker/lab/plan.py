@@ -1,7 +1,7 @@
 """What is measured next: plans that know nothing of servers, so that they can be tested without.
 
-A plan is a generator: it yields a `Trial` and is sent the `Point` that was measured. So a sweep can
-look closer where it matters (`sweep.py`), and a search can search.
+A plan is a generator: it yields a `PlannedTrial` and is sent the `Point` that was measured. So a
+sweep can look closer where it matters (`sweep.py`), and a search can search.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CLOSE_ENOUGH = 1.05
 
 
 @dataclass(frozen=True)
-class Trial:
+class PlannedTrial:
     """One setting, to be measured once."""
 
     scenario: Scenario
@@ -30,14 +30,14 @@ class Trial:
     """How many more the plan has in mind after this one, at least."""
 
 
-Plan = Generator[Trial, Point, float | None]
+Plan = Generator[PlannedTrial, Point, float | None]
 """Yields trials, is sent points; returns the capacity, if it was after that."""
 
 
 def repeats(scenario: Scenario, times: int) -> Plan:
     """One setting, so many times."""
     for number in range(times):
-        yield Trial(scenario, number, times - 1 - number)
+        yield PlannedTrial(scenario, number, times - 1 - number)
     return None
 
 
@@ -73,12 +73,12 @@ def find_capacity(scenario: Scenario, limit: Limit) -> Plan:
     low, high = yield from _bracket(scenario, limit)
     while low and high and high / low > CLOSE_ENOUGH:
         middle = (low * high) ** 0.5
-        point = yield Trial(_at(scenario, middle), left=_steps(low, high))
+        point = yield PlannedTrial(_at(scenario, middle), left=_steps(low, high))
         low, high = (middle, high) if limit.is_kept(point) else (low, middle)
     for repeat in range(1, 4):
         if not low:
             return None
-        if limit.is_kept((yield Trial(_at(scenario, low), repeat))):
+        if limit.is_kept((yield PlannedTrial(_at(scenario, low), repeat))):
             return low
         low /= CLOSE_ENOUGH
     return None
@@ -86,12 +86,12 @@ def find_capacity(scenario: Scenario, limit: Limit) -> Plan:
 
 def _bracket(
     scenario: Scenario, limit: Limit
-) -> Generator[Trial, Point, tuple[float | None, float | None]]:
+) -> Generator[PlannedTrial, Point, tuple[float | None, float | None]]:
     """A rate that keeps the limit and one that does not; `None` where there is none."""
     rate = scenario.load.rate_per_second
     low = high = None
     for _ in range(MOST_DOUBLINGS):
-        if limit.is_kept((yield Trial(_at(scenario, rate), left=4))):
+        if limit.is_kept((yield PlannedTrial(_at(scenario, rate), left=4))):
             low, following = rate, rate * 2
         else:
             high, following = rate, rate / 2

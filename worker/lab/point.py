@@ -12,15 +12,15 @@ from typing import Any
 
 import psutil
 
-from worker.core.tasks import end
+from worker.core.tasks import cancel_all
 from worker.lab.durations import durations_from_counts
 from worker.lab.link import sleep_until
 from worker.lab.measure import PoolReport
-from worker.lab.measured import Host, Load, Point, Process, Sample, Server
+from worker.lab.measured import Host, MeasuredLoad, Point, Process, Sample, Server
 from worker.lab.observer import CpuMeter, ServerObserver, host_seconds, process_seconds
-from worker.lab.recorder import Window, WorkReport, jain_index
+from worker.lab.recorder import MeasuredWindow, WorkReport, jain_index
 from worker.lab.sandbox import Sandbox, play_restart
-from worker.lab.scenario import Load as LoadPart
+from worker.lab.scenario import LoadSettings as LoadPart
 from worker.lab.scenario import Restart
 from worker.lab.setting import Setting
 
@@ -62,9 +62,9 @@ class Timing:
         return (self.until_ns - self.begin_ns) / 1e9
 
     @property
-    def measured(self) -> Window:
+    def measured(self) -> MeasuredWindow:
         """What of the window has passed."""
-        return Window(self.from_ns, self.until_ns).cut(self.ended_ns or monotonic_ns())
+        return MeasuredWindow(self.from_ns, self.until_ns).cut(self.ended_ns or monotonic_ns())
 
     def end(self) -> None:
         """The work has ended, in time or before."""
@@ -83,7 +83,7 @@ class Outside:
 
 
 @dataclass(frozen=True)
-class Found:
+class PointOutcome:
     """All that was found about a point."""
 
     pool: PoolReport
@@ -125,14 +125,16 @@ async def look_on(
                 await timing.ended.wait()
         cores, used = [each.cores() for each in meters], whole.cores() or 0.0
     finally:
-        await end(tasks)
+        await cancel_all(tasks)
     server = await observer.end()
     others = max(used - sum(each or 0 for each in cores), 0)
     host = Host(cores=psutil.cpu_count() or 1, cpu_cores=used, others_cpu_cores=others)
     return Outside(server.model_copy(update={"cpu_cores": cores[2]}), cores[0], cores[1], host)
 
 
-def assemble(setting: Setting, found: Found, timing: Timing, *, started_at: datetime) -> Point:
+def assemble(
+    setting: Setting, found: PointOutcome, timing: Timing, *, started_at: datetime
+) -> Point:
     """The point."""
     work, pool, outside = found.work, found.pool, found.outside
     measured, seconds = timing.measured, timing.interval_seconds
@@ -146,7 +148,7 @@ def assemble(setting: Setting, found: Found, timing: Timing, *, started_at: date
         warm_up_seconds=(timing.from_ns - timing.begin_ns) / 1e9,
         measured_seconds=measured.seconds,
         partial=measured.until_ns < timing.until_ns,
-        load=Load(
+        load=MeasuredLoad(
             **{name: getattr(work, name) for name in ("started", "dropped", "completed", "failed")},
             **{name: found.punctuality[name] for name in ("intended", "late")},
             lateness_seconds=durations_from_counts((late / 1e6, count) for late, count in lateness),

@@ -31,7 +31,7 @@ def runner() -> Any:
     return uvloop
 
 
-class Child:
+class LabProcess:
     """A process that is told and tells lines of JSON."""
 
     def __init__(self, process: Process, module: str) -> None:
@@ -90,7 +90,7 @@ class Child:
 
 
 @asynccontextmanager
-async def child(module: str, end: socket) -> AsyncIterator[Child]:
+async def child(module: str, end: socket) -> AsyncIterator[LabProcess]:
     """A process of this module with one end of the link; gone when the block is left."""
     try:
         process = await asyncio.create_subprocess_exec(
@@ -109,7 +109,7 @@ async def child(module: str, end: socket) -> AsyncIterator[Child]:
     finally:
         # Ours must go, or the other side would never see the link end.
         end.close()
-    started = Child(process, module)
+    started = LabProcess(process, module)
     try:
         yield started
     finally:

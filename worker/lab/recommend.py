@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from worker.lab.choice import Choice, choose, keeps_up
+from worker.lab.choice import SizeChoice, choose, keeps_up
 from worker.lab.findings import FleetLine, Limit, Recommendation, ScalabilityFit
 from worker.lab.repeats import Repeats
 from worker.lab.results import About, Objective, Result
@@ -66,7 +66,7 @@ def recommend(
     return _with_fleet(advice, groups, about.objective.replicas)
 
 
-def _limit(choice: Choice, about: About) -> Limit:
+def _limit(choice: SizeChoice, about: About) -> Limit:
     """What limits the best; or the chosen one, whose pool does all that arrives, in time."""
     if not choice.judges_wait:
         return limit_of(choice.best, about)
@@ -117,7 +117,7 @@ def _with_fleet(advice: Recommendation, groups: Sequence[Repeats], replicas: int
     return advice.model_copy(update=changes)
 
 
-def _sentence(choice: Choice, about: About, overflow: int) -> str:
+def _sentence(choice: SizeChoice, about: About, overflow: int) -> str:
     chosen, rate = choice.chosen, choice.chosen.setting.rate_per_second
     words = f"Set pool_size to {chosen.setting.pool_size} and max_overflow to {overflow}: "
     if rate is None:
@@ -139,7 +139,7 @@ def _per_second(group: Repeats) -> str:
     return f"{show_number(group.throughput)}/s"
 
 
-def _why_this_size(choice: Choice, objective: Objective) -> Iterator[str]:
+def _why_this_size(choice: SizeChoice, objective: Objective) -> Iterator[str]:
     chosen, best = choice.chosen, choice.best
     own, most = chosen.throughput_interval, best.throughput_interval
     if chosen.setting.load == "open" and keeps_up(chosen):

@@ -25,7 +25,7 @@ SLOTS = 16
 
 
 @dataclass(frozen=True)
-class Window:
+class MeasuredWindow:
     """The time that is measured, on the monotonic clock, which all processes share."""
 
     from_ns: int
@@ -40,9 +40,9 @@ class Window:
         """Whether a time lies within."""
         return self.from_ns <= time_ns < self.until_ns
 
-    def cut(self, now_ns: int) -> Window:
+    def cut(self, now_ns: int) -> MeasuredWindow:
         """The part of it that has passed."""
-        return Window(self.from_ns, max(min(self.until_ns, now_ns), self.from_ns))
+        return MeasuredWindow(self.from_ns, max(min(self.until_ns, now_ns), self.from_ns))
 
 
 class WorkInterval(Model):
@@ -71,7 +71,7 @@ class WorkReport(Model):
 class WorkRecorder:
     """Is told of each piece of work; cheap enough to be told of all."""
 
-    def __init__(self, window: Window, interval_seconds: float = 1.0) -> None:
+    def __init__(self, window: MeasuredWindow, interval_seconds: float = 1.0) -> None:
         self.window = window
         self._interval_ns = round(interval_seconds * 1e9)
         self._started = self._dropped = self._completed = 0
@@ -124,7 +124,7 @@ class WorkRecorder:
         number = (now_ns - self.window.from_ns) // self._interval_ns
         return self._intervals.setdefault(number, ([0, 0], []))
 
-    def report(self, window: Window) -> WorkReport:
+    def report(self, window: MeasuredWindow) -> WorkReport:
         """What was found; `window` is the part of the window that was really used."""
         last = (window.until_ns - window.from_ns) // self._interval_ns
         return WorkReport(

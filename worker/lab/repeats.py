@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from worker.lab.durations import Durations, durations_of, histogram_of, recorded_in
-from worker.lab.findings import Check, Interval
+from worker.lab.findings import CheckResult, Interval
 from worker.lab.measured import Point
 from worker.lab.setting import Setting
 
@@ -117,7 +117,7 @@ class Repeats:
         return (left.group_size, left.path) == (right.group_size, right.path)
 
     @property
-    def failed_checks(self) -> list[Check]:
+    def failed_checks(self) -> list[CheckResult]:
         """All checks that failed here."""
         return [check for point in self.points for check in point.checks if not check.passed]
 

@@ -23,7 +23,7 @@ from pydantic import Field, JsonValue, ValidationError
 
 from worker.core.errors import Misconfigured
 from worker.lab.durations import Amount, Count, Model
-from worker.lab.findings import Check, Diagnosis, Recommendation, ScalabilityFit
+from worker.lab.findings import CheckResult, Diagnosis, Recommendation, ScalabilityFit
 from worker.lab.measured import Point
 from worker.lab.setting import Setting
 
@@ -83,7 +83,7 @@ class Result(Model):
     about: About
     points: tuple[Point, ...]
 
-    checks: tuple[Check, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
     """Of the run as a whole; each point has its own."""
     fit: ScalabilityFit | None = None
     diagnoses: tuple[Diagnosis, ...] = ()

@@ -28,7 +28,7 @@ from worker.lab.queues import open_queues
 from worker.lab.results import About, Machine, Objective, Result, save_result
 from worker.lab.sandbox import Sandbox, open_sandbox
 from worker.lab.scenario import BadScenario, Scenario
-from worker.lab.target import Order
+from worker.lab.target import LabOrder
 from worker.settings.settings import Settings
 
 BOUNCER = "PGBOUNCER_URL"
@@ -157,8 +157,8 @@ def check_fits(scenarios: Iterable[Scenario], server: Room) -> None:
         )
 
 
-def _order(scenario: Scenario, sandbox: Sandbox, settings: Settings, url: str) -> Order:
-    return Order(
+def _order(scenario: Scenario, sandbox: Sandbox, settings: Settings, url: str) -> LabOrder:
+    return LabOrder(
         scenario=scenario,
         url=url,
         application_name=sandbox.name,

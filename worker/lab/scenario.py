@@ -31,7 +31,7 @@ class BadScenario(Misconfigured):
     """A scenario cannot be run as it stands; exit code 2."""
 
 
-class Part(BaseModel):
+class ScenarioPart(BaseModel):
     """What all parts have in common: frozen, strict about names and types."""
 
     model_config = ConfigDict(
@@ -39,7 +39,7 @@ class Part(BaseModel):
     )
 
 
-class Load(Part):
+class LoadSettings(ScenarioPart):
     """When work arrives, and for how long."""
 
     kind: Literal["open", "closed"] = "open"
@@ -72,7 +72,7 @@ class Load(Part):
         return (self.rate_per_second + (self.ramp_to_per_second or self.rate_per_second)) / 2
 
     @model_validator(mode="after")
-    def _ramps_fit(self) -> Load:
+    def _ramps_fit(self) -> LoadSettings:
         if self.ramp_to_per_second is not None and (
             self.kind == "closed" or self.arrivals == "burst"
         ):
@@ -80,7 +80,7 @@ class Load(Part):
         return self
 
 
-class PoolPart(Part):
+class PoolPart(ScenarioPart):
     """The pool under test, named as in the settings WORKER_DATABASE__…"""
 
     pool_size: Connections = 10
@@ -89,7 +89,7 @@ class PoolPart(Part):
     idle_in_transaction_timeout_seconds: Seconds = 60
 
 
-class Work(Part):
+class WorkSettings(ScenarioPart):
     """How transactions are run."""
 
     lanes: Annotated[int, Field(ge=1, le=10_000)] | None = None
@@ -99,13 +99,13 @@ class Work(Part):
     """Most pieces of work that a lane does in one transaction; more than 1 needs lanes."""
 
     @model_validator(mode="after")
-    def _groups_need_lanes(self) -> Work:
+    def _groups_need_lanes(self) -> WorkSettings:
         if self.group_size > 1 and self.lanes is None:
             raise ValueError("group_size > 1 needs lanes: it is a lane that takes a group")
         return self
 
 
-class Restart(Part):
+class Restart(ScenarioPart):
     """The database goes away in the middle, and comes back."""
 
     at_seconds: Annotated[float, Field(ge=0, le=3_600)] = 4
@@ -117,7 +117,7 @@ class Restart(Part):
     own connections as a restart would (57P01), and let nobody into its own database."""
 
 
-class Database(Part):
+class Database(ScenarioPart):
     """What stands between pool and PostgreSQL."""
 
     through: Literal["direct", "pgbouncer"] = "direct"
@@ -126,7 +126,7 @@ class Database(Part):
     """Its `default_pool_size`: so many connections reach the server."""
 
 
-class Scenario(Part):
+class Scenario(ScenarioPart):
     """What load meets what pool."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
@@ -136,9 +136,9 @@ class Scenario(Part):
     """`engine`: pool and database alone. `service`: commands through RabbitMQ."""
     seed: int = 1
     """Of everything that is drawn at random."""
-    load: Load = Load()
+    load: LoadSettings = LoadSettings()
     pool: PoolPart = PoolPart()
-    work: Work = Work()
+    work: WorkSettings = WorkSettings()
     step: Annotated[tuple[Step, ...], Field(min_length=1)]
     restart: Restart | None = None
     database: Database = Database()

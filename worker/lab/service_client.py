@@ -21,20 +21,20 @@ from worker.broker.publisher.publisher import Publisher
 from worker.broker.topology import Topology
 from worker.core.backoff import RECONNECT
 from worker.core.messages import Publication
-from worker.core.tasks import end, first_of
+from worker.core.tasks import cancel_all, first_of
 from worker.lab.generator import Answered
 from worker.lab.pieces import COMMAND, EVENT
-from worker.lab.recorder import UNFINISHED, Window, WorkRecorder
+from worker.lab.recorder import UNFINISHED, MeasuredWindow, WorkRecorder
 from worker.settings.settings import BrokerSettings
 from worker.telemetry.logging import configure_logging
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 FINISH_SECONDS = 2
 """How long events may still come once no more commands are published."""
 LOOK_SECONDS = 0.001
 
 
-class Client:
+class LabClient:
     """Publishes commands, and knows which of them have their event."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Client:
         self._publisher = publisher
         self._topology = topology
         self._answered = answered
-        window = Window(orders["from_ns"], orders["until_ns"])
+        window = MeasuredWindow(orders["from_ns"], orders["until_ns"])
         self._recorder = WorkRecorder(window, orders["interval_seconds"])
         self._most_outstanding: int = orders["load"]["most_outstanding"]
         self._waiting: dict[str, int] = {}
@@ -111,7 +111,7 @@ class Client:
                     await self._all_answered.wait()
         for intended in self._waiting.values():
             self._recorder.ended(intended, UNFINISHED)
-        await end([*self._publishing])
+        await cancel_all([*self._publishing])
         work = self._recorder.report(self._recorder.window.cut(monotonic_ns()))
         return {"work": work.model_dump(mode="json")}
 
@@ -119,12 +119,12 @@ class Client:
 @asynccontextmanager
 async def open_client(
     orders: dict[str, Any], link: socket.socket, answered: Answered
-) -> AsyncIterator[Client]:
+) -> AsyncIterator[LabClient]:
     """The way through the broker; raises where a right is missing, or a queue differs."""
     configure_logging(level="error")
     settings = BrokerSettings.model_validate(orders["broker"])
     topology = Topology(orders["namespace"], settings)
-    name, part = f"{topology.namespace} lab", Part("commands")
+    name, part = f"{topology.namespace} lab", Component("commands")
     publisher = Publisher(topology, part)
     link.setblocking(False)
 
@@ -133,7 +133,7 @@ async def open_client(
         with suppress(BlockingIOError, ConnectionError):
             link.send(bytes(count))
 
-    client = Client(publisher, topology, orders, tell)
+    client = LabClient(publisher, topology, orders, tell)
     with link:
         async with connect(settings, name) as connection:
             await subscribe(connection, topology, client.receive)
@@ -142,9 +142,9 @@ async def open_client(
                 (await first_of(_until_ready(part), asyncio.shield(serving))).result()
                 yield client
             finally:
-                await end([serving])
+                await cancel_all([serving])
 
 
-async def _until_ready(part: Part) -> None:
+async def _until_ready(part: Component) -> None:
     while not part.ready:  # noqa: ASYNC110 - once, at first
         await asyncio.sleep(LOOK_SECONDS)

@@ -20,11 +20,11 @@ from worker.core.tasks import first_of
 from worker.database.engine import make_engine
 from worker.database.errors import explain
 from worker.database.migrations import alembic_config
-from worker.lab.link import Link
+from worker.lab.link import LabLink
 from worker.lab.pieces import LabRow, registry_of
 from worker.lab.recorder import WorkRecorder
-from worker.lab.target import Order
-from worker.lab.transaction import Transaction
+from worker.lab.target import LabOrder
+from worker.lab.transaction import LabTransaction
 from worker.service.service import Service
 from worker.settings.settings import Settings
 
@@ -37,12 +37,12 @@ class ServiceTarget:
 
     sees_ends = False
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: LabOrder) -> None:
         self.engine = make_engine(order.database_settings, name=order.application_name)
         _work_in(self.engine, order.namespace)
         self._settings = settings_of(order)
         self._topology = Topology(order.namespace, self._settings.broker)
-        transaction = Transaction(order.scenario, order.namespace)
+        transaction = LabTransaction(order.scenario, order.namespace)
         self._service = Service(
             self._settings, engine=self.engine, registry=registry_of(transaction), processes=0
         )
@@ -68,7 +68,7 @@ class ServiceTarget:
         if self._running.done():
             self._running.result()
 
-    async def run(self, link: Link, recorder: WorkRecorder) -> None:
+    async def run(self, link: LabLink, recorder: WorkRecorder) -> None:
         """Let the worker work until the generator ends, then have it finish what is in hand.
 
         The generator tells of each event with a byte.
@@ -91,7 +91,7 @@ class ServiceTarget:
             await remove(connection, self._topology)
 
 
-def settings_of(order: Order) -> Settings:
+def settings_of(order: LabOrder) -> Settings:
     """The worker's own settings, with what the scenario sets and what the run has for itself."""
     scenario = order.scenario
     members: dict[str, Any] = {
@@ -127,6 +127,6 @@ def _make_tables(connection: Connection, settings: Settings) -> None:
     MigrationContext.configure(connection).stamp(script, "heads")
 
 
-async def _count(link: Link, recorder: WorkRecorder) -> None:
+async def _count(link: LabLink, recorder: WorkRecorder) -> None:
     async for events in link.pieces():
         recorder.completed_ever += len(events)

@@ -57,7 +57,7 @@ class Lasting(_Part):
                 return self.slow_seconds if random.random() < self.slow_share else self.seconds
 
 
-class Query(Lasting):
+class QueryStep(Lasting):
     """A statement that takes so long on the server, without using its CPU."""
 
     kind: Literal["query"]
@@ -117,6 +117,6 @@ class Leak(_Part):
 
 
 Step = Annotated[
-    Query | Think | Commit | Spin | Compute | Read | Write | Lock | Leak,
+    QueryStep | Think | Commit | Spin | Compute | Read | Write | Lock | Leak,
     Field(discriminator="kind"),
 ]

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from worker.lab.measured import Point
-from worker.lab.plan import KEEPS_UP, Plan, Trial
+from worker.lab.plan import KEEPS_UP, Plan, PlannedTrial
 from worker.lab.results import Objective
 from worker.lab.scenario import Scenario
 
@@ -114,10 +114,10 @@ class Sweep:
         }
         return [*cells * self.repeats, *full]
 
-    def _measured(self, cells: Sequence[Cell]) -> Generator[Trial, Point, None]:
+    def _measured(self, cells: Sequence[Cell]) -> Generator[PlannedTrial, Point, None]:
         for place, cell in enumerate(cells, start=1):
             points = self._found.setdefault(cell, [])
-            points.append((yield Trial(cell.of(self.base), len(points), len(cells) - place)))
+            points.append((yield PlannedTrial(cell.of(self.base), len(points), len(cells) - place)))
 
     def _column(self, *sizes: int) -> Matrix:
         """These sizes alone, with everything else at its least, and the rate at its highest."""

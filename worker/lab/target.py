@@ -2,11 +2,12 @@
 
 The lab runs three processes for each point: the lab itself (the view, the look at the server),
 the generator, and the process under test, which has the pool (`target_process.py`) and measures it
-and its event loop the same way whatever is in it: a `Target`.
+and its event loop the same way whatever is in it: a `TargetProcess`.
 
-To add a path: write a `Target`, which makes its engine from `Order.database_settings`, and name it
-in `TARGETS`; and a `Sender` (`generator.py`). Where it is the sender who sees the end of a piece of
-work, as with events of a broker, it keeps the `WorkRecorder` and tells of it under `"work"`.
+To add a path: write a `TargetProcess`, which makes its engine from `LabOrder.database_settings`,
+name it in `TARGETS`, and write a `LoadTarget` (`generator.py`). Where it is the sender who sees the
+end of a piece of work, as with events of a broker, it keeps the `WorkRecorder` and tells of it
+under `"work"`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from pydantic import Field, SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.lab.durations import Model
-from worker.lab.link import Link
+from worker.lab.link import LabLink
 from worker.lab.recorder import WorkRecorder
 from worker.lab.scenario import Scenario
 from worker.settings.settings import DatabaseSettings
 
 
-class Order(Model):
+class LabOrder(Model):
     """What the subject is to do; one line of JSON on its stdin."""
 
     scenario: Scenario
@@ -62,7 +63,7 @@ class Order(Model):
         return orders
 
 
-class Target(Protocol):
+class TargetProcess(Protocol):
     """What is under test: it has an engine, and does work until no more comes."""
 
     engine: AsyncEngine
@@ -75,7 +76,7 @@ class Target(Protocol):
         """Become ready for work. Nothing is measured yet, and no load has been sent."""
         ...
 
-    async def run(self, link: Link, recorder: WorkRecorder) -> None:
+    async def run(self, link: LabLink, recorder: WorkRecorder) -> None:
         """Take work until the link ends, then finish what is in hand, or give up on it."""
         ...
 
@@ -90,8 +91,8 @@ TARGETS = {
 }
 
 
-def make_target(order: Order) -> Target:
+def make_target(order: LabOrder) -> TargetProcess:
     """The target of the scenario's path."""
     module, _, name = TARGETS[order.scenario.path].partition(":")
-    target: Target = getattr(import_module(module), name)(order)
+    target: TargetProcess = getattr(import_module(module), name)(order)
     return target

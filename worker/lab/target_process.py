@@ -24,12 +24,12 @@ from time import monotonic_ns
 from typing import Any
 
 from worker.core.errors import WorkerError
-from worker.core.tasks import end
-from worker.lab.link import Link
+from worker.core.tasks import cancel_all
+from worker.lab.link import LabLink
 from worker.lab.measure import NothingMeasured, PoolSampler
 from worker.lab.processes import runner
-from worker.lab.recorder import Window, WorkRecorder
-from worker.lab.target import Order, Target, make_target
+from worker.lab.recorder import MeasuredWindow, WorkRecorder
+from worker.lab.target import LabOrder, TargetProcess, make_target
 from worker.telemetry.logging import configure_logging
 
 TICK_SECONDS = 0.25
@@ -44,7 +44,7 @@ def main() -> None:
     line = sys.stdin.readline()
     if not line:
         return  # the lab has ended, or thought better of it
-    order = Order.model_validate_json(line)
+    order = LabOrder.model_validate_json(line)
     try:
         runner().run(_serve(order, link))
     except WorkerError as error:
@@ -53,16 +53,16 @@ def main() -> None:
         pass  # the lab is gone
 
 
-async def _serve(order: Order, end_of_link: socket.socket) -> None:
+async def _serve(order: LabOrder, end_of_link: socket.socket) -> None:
     target = make_target(order)
-    link = await Link.open(end_of_link)
+    link = await LabLink.open(end_of_link)
     try:
         await target.start()
         _tell({"ready": True})
         if orders := await asyncio.to_thread(sys.stdin.readline):
             window = json.loads(orders)
             recorder = WorkRecorder(
-                Window(window["from_ns"], window["until_ns"]), window["interval_seconds"]
+                MeasuredWindow(window["from_ns"], window["until_ns"]), window["interval_seconds"]
             )
             # Work ends with the link, which ends with the window, or before if the lab is stopped.
             work = target.run(link, recorder)
@@ -75,7 +75,7 @@ async def _serve(order: Order, end_of_link: socket.socket) -> None:
 
 
 async def _measure(
-    target: Target, recorder: WorkRecorder, work: Coroutine[Any, Any, None], seconds: float
+    target: TargetProcess, recorder: WorkRecorder, work: Coroutine[Any, Any, None], seconds: float
 ) -> None:
     sampler, window = PoolSampler(target.engine), recorder.window
     sampling = asyncio.create_task(sampler.run(window, seconds))
@@ -84,7 +84,7 @@ async def _measure(
         await work
     finally:
         cut = window.cut(monotonic_ns())
-        await end([sampling, ticking])
+        await cancel_all([sampling, ticking])
     if not sampling.cancelled():
         sampling.result()
     with suppress(NothingMeasured):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from worker.lab.findings import Check
+from worker.lab.findings import CheckResult
 from worker.lab.repeats import Repeats, by_setting
 from worker.lab.results import Objective, Result
 from worker.lab.setting import Setting
@@ -121,7 +121,7 @@ def is_probe(result: Result, setting: Setting) -> bool:
 
 def failed_checks(result: Result) -> list[FailedCheck]:
     """The checks that failed, folded by kind, what touches the answer first."""
-    kinds: dict[tuple[str, bool, Tone], dict[str, Check]] = {}
+    kinds: dict[tuple[str, bool, Tone], dict[str, CheckResult]] = {}
     for setting, check in _failed(result):
         probe = setting is not None and is_probe(result, setting)
         key = (check.name, probe, _tone(result, setting))
@@ -135,7 +135,7 @@ def failed_checks(result: Result) -> list[FailedCheck]:
     return sorted(folded, key=lambda each: -TONES.index(each.tone))
 
 
-def _failed(result: Result) -> Iterator[tuple[Setting | None, Check]]:
+def _failed(result: Result) -> Iterator[tuple[Setting | None, CheckResult]]:
     asked = [(check.setting, check) for check in result.checks]
     asked += [
         (group.setting, check)
@@ -147,7 +147,7 @@ def _failed(result: Result) -> Iterator[tuple[Setting | None, Check]]:
     return ((setting, check) for setting, check in asked if not check.passed)
 
 
-def _excess(check: Check) -> float:
+def _excess(check: CheckResult) -> float:
     return (check.value or 0) / (check.bound or 1)
 
 

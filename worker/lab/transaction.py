@@ -18,7 +18,7 @@ from worker.lab.steps import (
     Lasting,
     Leak,
     Lock,
-    Query,
+    QueryStep,
     Read,
     Spin,
     Step,
@@ -36,7 +36,7 @@ _CHANGE = (
 _COMPUTE = text("SELECT sum(number) FROM generate_series(1, :numbers) AS number")
 
 
-class Transaction:
+class LabTransaction:
     """The steps of a scenario, on the tables of one schema."""
 
     def __init__(self, scenario: Scenario, schema: str) -> None:
@@ -77,7 +77,7 @@ class Transaction:
 
     async def _do(self, step: Step, times: int, session: AsyncSession) -> None:
         match step:
-            case Query():
+            case QueryStep():
                 await session.execute(_SLEEP, {"seconds": self._drawn(step, times)})
             case Commit():
                 await session.execute(self._commit, {"seconds": step.draw(self._random)})

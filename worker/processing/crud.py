@@ -23,8 +23,8 @@ from worker.core.payloads import Key, Payload, values_of
 from worker.core.registry import Entity, Reference, Verb
 from worker.database.session_guard import guarded
 from worker.processing.explanation import explain, taken
-from worker.processing.row_cache import Record, Rows
-from worker.processing.unit_of_work import Work
+from worker.processing.row_cache import Record, RowCache
+from worker.processing.unit_of_work import UnitOfWork
 
 R = TypeVar("R", bound=Row)
 
@@ -83,7 +83,7 @@ async def fetch(session: AsyncSession, model: type[R], command: Command) -> R:
     return row
 
 
-async def prepare(work: Work, commands: Sequence[Command]) -> None:
+async def prepare(work: UnitOfWork, commands: Sequence[Command]) -> None:
     """Find the rows that these commands of one entity need."""
     entity = work.registry[commands[0].entity]
     targets: dict[str, list[Any]] = defaultdict(list)
@@ -111,7 +111,7 @@ async def prepare(work: Work, commands: Sequence[Command]) -> None:
     await _count_dependents(work, entity, [target for target in deleted if target])
 
 
-async def create_row(work: Work, command: Command) -> Event:
+async def create_row(work: UnitOfWork, command: Command) -> Event:
     """Add a row; refuse unique values that are taken and references to nothing."""
     entity = work.registry[command.entity]
     rows = await work.rows_now(entity)
@@ -126,7 +126,7 @@ async def create_row(work: Work, command: Command) -> Event:
     return Event(f"{entity.name}.created", rows.create(values))
 
 
-async def update_row(work: Work, command: Command) -> Event:
+async def update_row(work: UnitOfWork, command: Command) -> Event:
     """Change the fields that are given, and nothing else."""
     entity = work.registry[command.entity]
     rows = await work.rows_now(entity)
@@ -143,7 +143,7 @@ async def update_row(work: Work, command: Command) -> Event:
     return Event(f"{entity.name}.updated", row)
 
 
-async def delete_row(work: Work, command: Command) -> Event:
+async def delete_row(work: UnitOfWork, command: Command) -> Event:
     """Remove a row, where nothing depends on it; the event shows the row as it was."""
     entity = work.registry[command.entity]
     rows = await work.rows_now(entity)
@@ -163,7 +163,7 @@ async def delete_row(work: Work, command: Command) -> Event:
     return Event(f"{entity.name}.deleted", row)
 
 
-async def _count_dependents(work: Work, entity: Entity, targets: Sequence[Target]) -> None:
+async def _count_dependents(work: UnitOfWork, entity: Entity, targets: Sequence[Target]) -> None:
     """Count what depends on all the rows that are to be deleted."""
     found = [await work.rows(entity).target(target) for target in targets]
     ids = [row.id for row in found if row is not None]
@@ -179,7 +179,7 @@ def _still_has(entity: Entity, row: Record, count: int, dependent: Entity) -> Co
     )
 
 
-async def _target(rows: Rows, entity: Entity, command: Command) -> Record:
+async def _target(rows: RowCache, entity: Entity, command: Command) -> Record:
     assert command.target is not None
     row = await rows.target(command.target)
     if row is None:
@@ -212,7 +212,9 @@ def _referenced(reference: Reference, data: Any) -> tuple[str, Any]:
     return ("", None) if id_ is None else ("id", id_)
 
 
-async def _resolve(work: Work, entity: Entity, data: Any, values: dict[str, Any]) -> dict[str, Any]:
+async def _resolve(
+    work: UnitOfWork, entity: Entity, data: Any, values: dict[str, Any]
+) -> dict[str, Any]:
     """The row's values, with every reference turned into the id of a row that exists."""
     for reference in entity.references:
         is_named = reference.name in data.model_fields_set
@@ -236,7 +238,7 @@ async def _resolve(work: Work, entity: Entity, data: Any, values: dict[str, Any]
 
 
 async def _refuse_taken(
-    rows: Rows, entity: Entity, values: Mapping[str, Any], row: Record | None
+    rows: RowCache, entity: Entity, values: Mapping[str, Any], row: Record | None
 ) -> None:
     for field in entity.keys:
         value = values.get(field)

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from worker.core.errors import Refusal, first_words
 from worker.core.messages import Command, Event
 from worker.core.registry import Entity, Handler
-from worker.core.tasks import is_cancelled, told_elsewhere
+from worker.core.tasks import ignore_exception, is_cancelled
 from worker.database.pool.pool import held_by
 from worker.database.session_guard import RuleBroken, SessionGuard, watch
 from worker.processing.outcomes import Unpublishable
@@ -107,7 +107,7 @@ class CustomHandler:
         left = {child: name for child, name in self._guard.family.items() if not child.done()}
         pending = {*left, *([] if task.done() else [task])}
         for future in pending:
-            told_elsewhere(future).cancel()
+            ignore_exception(future).cancel()
         if pending:
             _, pending = await asyncio.wait(pending, timeout=GRACE_SECONDS)
         with suppress(Exception):

@@ -13,13 +13,13 @@ import structlog
 
 from worker.core.backoff import Backoff
 from worker.core.errors import Conflict, Refusal, words
-from worker.core.messages import Away, Command, DeadLetter, Job, Outcome, Refused, Retry
+from worker.core.messages import Command, DeadLetter, Job, Outcome, Refused, Retry, Unavailable
 from worker.core.registry import Registry
 from worker.database import ledger
 from worker.database.engine import Sessions
 from worker.database.errors import violation_of
 from worker.processing.custom_handler import HandlerFault
-from worker.processing.fault_kinds import Kind, classify, is_doubtful, is_of_the_database
+from worker.processing.fault_kinds import FaultKind, classify, is_doubtful, is_of_the_database
 from worker.processing.outcomes import Outcomes, entry_for
 from worker.processing.row_cache import NotWritten
 from worker.processing.transaction import is_new_try
@@ -64,22 +64,22 @@ class Failures:
                 return [await self.give_up(job, job.losses)]
             if len(jobs) == 1 and job.losses > SUSPECT_LOSSES:
                 return [Retry(reason_of(fault), self._backoff.delay(job.losses))]
-        return [Away(reason_of(fault)) for _ in jobs]
+        return [Unavailable(reason_of(fault)) for _ in jobs]
 
-    async def outcome(self, job: Job, fault: BaseException, kind: Kind) -> Outcome:
+    async def outcome(self, job: Job, fault: BaseException, kind: FaultKind) -> Outcome:
         """A command failed alone, with the database up: refuse it, try it again, or give it up."""
         if isinstance(fault, ledger.LedgerRace):
             return _DONE_ELSEWHERE
         refusal = self._refusal(job, fault)
         if refusal is not None:
             return await self._remember(job, self._outcomes.refused(job.item, refusal))
-        if kind is Kind.CONTENTION and self._may_wait(job):
+        if kind is FaultKind.CONTENTION and self._may_wait(job):
             return self._wait(job, fault)
-        if kind is Kind.OUTAGE and is_of_the_database(fault):
+        if kind is FaultKind.OUTAGE and is_of_the_database(fault):
             return await self._broke(job, fault)
         job.failures += 1
         self._log_attempt(job, fault)
-        if kind is Kind.PERMANENT or job.failures >= self._max_attempts:
+        if kind is FaultKind.PERMANENT or job.failures >= self._max_attempts:
             return await self.give_up(job, job.failures)
         return Retry(reason_of(fault), self._backoff.delay(job.failures))
 
@@ -160,11 +160,11 @@ class Failures:
             return _DONE_ELSEWHERE
         except Exception as fault:
             match classify(fault):
-                case Kind.OUTAGE:
-                    return Away(reason_of(fault))
-                case Kind.CONTENTION if self._may_wait(job):
+                case FaultKind.OUTAGE:
+                    return Unavailable(reason_of(fault))
+                case FaultKind.CONTENTION if self._may_wait(job):
                     return self._wait(job, fault)
-                case Kind.TRANSIENT if job.failures < 2 * self._max_attempts:
+                case FaultKind.TRANSIENT if job.failures < 2 * self._max_attempts:
                     job.failures += 1
                     return Retry(reason_of(fault), self._backoff.delay(job.failures))
             # What cannot be written down is answered all the same, at least once.

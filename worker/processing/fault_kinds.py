@@ -1,9 +1,9 @@
 """What becomes of a fault: wait, try again, or give up. The only place that says.
 
-Kind.OUTAGE      the database seems to be down: ask it; if it is, wait for it and count nothing
-Kind.CONTENTION  others were in the way: try again after a while, uncounted, for a limited time
-Kind.TRANSIENT   another attempt may succeed: try again after a while, at most `max_attempts`
-Kind.PERMANENT   the same command would fail in the same way: give up at once
+FaultKind.OUTAGE      the database seems to be down: ask it; if it is, wait for it and count nothing
+FaultKind.CONTENTION  others were in the way: try again after a while, uncounted, for a limited time
+FaultKind.TRANSIENT   another attempt may succeed: try again after a while, at most `max_attempts`
+FaultKind.PERMANENT   the same command would fail in the same way: give up at once
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from worker.processing.outcomes import Unpublishable
 from worker.processing.row_cache import NotWritten
 
 
-class Kind(Enum):
+class FaultKind(Enum):
     """How a fault is treated."""
 
     OUTAGE = "outage"
@@ -76,7 +76,7 @@ _PERMANENT_CLASSES = frozenset(
 )
 
 
-def classify(fault: BaseException) -> Kind:
+def classify(fault: BaseException) -> FaultKind:
     """The kind of a fault, by SQLSTATE and type.
 
     A connection that breaks looks like an outage even where only one backend was ended: whether the
@@ -87,35 +87,35 @@ def classify(fault: BaseException) -> Kind:
     if isinstance(fault, DBAPIError):
         return _classify_database(fault)
     if isinstance(fault, ConnectionError | TimeoutError | gaierror | PoolTimeout):
-        return Kind.OUTAGE
+        return FaultKind.OUTAGE
     # Asking twice is a mistake of the handler's, which it would make again.
     permanent = isinstance(fault, NestedCheckout | NotWritten | RuleBroken | Unpublishable)
-    return Kind.PERMANENT if permanent else Kind.TRANSIENT
+    return FaultKind.PERMANENT if permanent else FaultKind.TRANSIENT
 
 
-def _classify_database(fault: DBAPIError) -> Kind:
+def _classify_database(fault: DBAPIError) -> FaultKind:
     code = _code(fault)
     if code in _TRANSIENT:
-        return Kind.TRANSIENT
+        return FaultKind.TRANSIENT
     is_lost = fault.connection_invalidated
     if not is_lost and (code[:2] in _PERMANENT_CLASSES or violation_of(fault) is not None):
-        return Kind.PERMANENT
+        return FaultKind.PERMANENT
     if is_lost or code in _OUTAGES or code[:2] in _OUTAGE_CLASSES:
-        return Kind.OUTAGE
+        return FaultKind.OUTAGE
     if code in _CONTENTION:
-        return Kind.CONTENTION
+        return FaultKind.CONTENTION
     # Without a code asyncpg raises what it finds itself, such as a connection that died under it.
-    return Kind.TRANSIENT if code else Kind.OUTAGE
+    return FaultKind.TRANSIENT if code else FaultKind.OUTAGE
 
 
-def _classify_handler(fault: HandlerFault) -> Kind:
+def _classify_handler(fault: HandlerFault) -> FaultKind:
     if fault.permanent:
-        return Kind.PERMANENT
+        return FaultKind.PERMANENT
     if fault.connection_lost:
-        return Kind.OUTAGE
+        return FaultKind.OUTAGE
     if any(_code(cause) in _CONTENTION for cause in database_faults(fault)):
-        return Kind.CONTENTION
-    return classify(fault.__cause__) if fault.__cause__ is not None else Kind.TRANSIENT
+        return FaultKind.CONTENTION
+    return classify(fault.__cause__) if fault.__cause__ is not None else FaultKind.TRANSIENT
 
 
 def is_doubtful(fault: BaseException) -> bool:

@@ -17,10 +17,9 @@ from itertools import count
 
 from worker.core.backoff import RECONNECT
 from worker.core.messages import (
-    Away,
+    Blocked,
     DeadLetter,
     Done,
-    Held,
     Item,
     Job,
     Outcome,
@@ -28,6 +27,7 @@ from worker.core.messages import (
     Retry,
     Settled,
     Source,
+    Unavailable,
 )
 from worker.core.tasks import all_of
 from worker.telemetry.instruments import Instrument, Reading
@@ -120,7 +120,7 @@ class Lane:
             settled = self._sort(group, outcomes)
             if settled:
                 await self._committed.put(settled)
-            lost = next((outcome for outcome in outcomes if isinstance(outcome, Away)), None)
+            lost = next((outcome for outcome in outcomes if isinstance(outcome, Unavailable)), None)
             losses_in_a_row = 0 if lost is None else losses_in_a_row + 1
             if lost is not None:
                 await self._wait_for_the_database(lost, losses_in_a_row)
@@ -136,7 +136,7 @@ class Lane:
                 if self._stopping:
                     return
                 outcome = await self._try_again(job)
-            if not isinstance(outcome, Away):
+            if not isinstance(outcome, Unavailable):
                 losses_in_a_row = 0
                 continue
             losses_in_a_row += 1
@@ -185,10 +185,10 @@ class Lane:
                     settled.append((job, outcome))
                 case Retry():
                     self._park(job, outcome.delay_seconds)
-                case Held():
+                case Blocked():
                     assert job.key is not None
                     self._parked[job.key].append(job)
-                case Away():
+                case Unavailable():
                     undecided.append(job)
         self._waiting.extendleft(reversed(undecided))
         return settled
@@ -210,7 +210,7 @@ class Lane:
             self._waiting.extendleft(reversed(self._parked.pop(key)))
             self._wake.set()
 
-    async def _wait_for_the_database(self, lost: Away, losses_in_a_row: int) -> None:
+    async def _wait_for_the_database(self, lost: Unavailable, losses_in_a_row: int) -> None:
         await self._unless_stopped(self._database_is_well(lost.reason))
         # The database may answer and still not serve: never ask it in a busy loop.
         await self._unless_stopped(asyncio.sleep(RECONNECT.delay(losses_in_a_row)))

@@ -8,19 +8,19 @@ from datetime import datetime
 from worker.codec.codec import Codec, UnserializableEvent
 from worker.core.errors import IdReused, Refusal
 from worker.core.messages import (
-    Answer,
-    Barred,
     Command,
     DeadLetter,
+    Disallowed,
     Done,
+    ErrorDetail,
     Event,
-    Fault,
     Item,
     Job,
     Problem,
     Refused,
+    Rejected,
+    ResultEvent,
     Settled,
-    Unusable,
     utc_now,
 )
 from worker.core.registry import Registry
@@ -86,13 +86,13 @@ class Outcomes:
             self._codec.problem_answer(item.envelope, "rejected", problem, time=utc_now())
         )
 
-    def barred(self, item: Barred) -> Refused:
+    def barred(self, item: Disallowed) -> Refused:
         """Its sender may not send it."""
         return Refused(
             self._codec.problem_answer(item.envelope, "rejected", item.problem, time=utc_now())
         )
 
-    def unusable(self, item: Unusable) -> DeadLetter:
+    def unusable(self, item: Rejected) -> DeadLetter:
         """It is no command that could be carried out."""
         problem = item.problem
         suffix = "failed" if problem.code == "failed" else "rejected"
@@ -116,7 +116,7 @@ class Outcomes:
         What is no usable command is set aside all the same: its sender has nothing else of it.
         """
         if entry.digest != job.envelope.digest:
-            if isinstance(job.item, Unusable):
+            if isinstance(job.item, Rejected):
                 return self.unusable(job.item)
             return self.refused(
                 job.item,
@@ -125,7 +125,7 @@ class Outcomes:
                     pointer="/id",
                 ),
             )
-        answer = Answer(entry.answer.id, entry.answer.type, entry.answer.body, replayed=True)
+        answer = ResultEvent(entry.answer.id, entry.answer.type, entry.answer.body, replayed=True)
         if entry.outcome == DEAD_LETTERED:
             problem = json.loads(answer.body)["data"]
             return DeadLetter(answer, problem["code"], problem["detail"], attempts=0)
@@ -135,7 +135,7 @@ class Outcomes:
 def problem_of(refusal: Refusal) -> Problem:
     """The refusal as the sender sees it; never fails, whatever a handler has made of it."""
     code, detail, pointer = (_text_of(refusal, name) for name in ("code", "detail", "pointer"))
-    return Problem(code, detail, (Fault(pointer, code, detail),))
+    return Problem(code, detail, (ErrorDetail(pointer, code, detail),))
 
 
 def _text_of(refusal: Refusal, name: str) -> str:

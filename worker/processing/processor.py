@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.codec.codec import Codec
 from worker.core.backoff import Backoff
-from worker.core.messages import Away, Barred, Command, Held, Job, Outcome, Retry
+from worker.core.messages import Blocked, Command, Disallowed, Job, Outcome, Retry, Unavailable
 from worker.core.registry import Registry
 from worker.core.tasks import is_cancelled
 from worker.database.engine import Sessions
@@ -25,10 +25,10 @@ from worker.database.lock_timeouts import LOCK_TIMEOUT, end_frozen, wait_briefly
 from worker.processing.crud import create_row
 from worker.processing.custom_handler import HandlerFault
 from worker.processing.failures import SUSPECT_LOSSES, Failures
-from worker.processing.fault_kinds import Kind, classify, is_of_connecting, is_proven
+from worker.processing.fault_kinds import FaultKind, classify, is_of_connecting, is_proven
 from worker.processing.outcomes import Outcomes
 from worker.processing.single_statement import NeedsTransaction, SingleStatementCreate, is_plain
-from worker.processing.transaction import Limits, Transaction
+from worker.processing.transaction import Transaction, TransactionLimits
 
 IsUp = Callable[[BaseException], Awaitable[bool]]
 """Asks the database, after this fault, whether it is up."""
@@ -92,17 +92,17 @@ class Processor:
         )
         self._is_up = is_up
         self._max_deliveries = max_deliveries
-        self._limits = Limits(budget_seconds, handler_timeout_seconds)
+        self._limits = TransactionLimits(budget_seconds, handler_timeout_seconds)
         self._frozen_seconds = frozen_seconds
 
     async def process(self, jobs: Sequence[Job]) -> list[Outcome]:
         """The outcome of each job, in order. Never raises but when cancelled."""
         # What is barred never comes near the ledger: it could take another command's id, or be
         # told the answer to it.
-        allowed = [job for job in jobs if not isinstance(job.item, Barred)]
+        allowed = [job for job in jobs if not isinstance(job.item, Disallowed)]
         outcomes = iter(await self._process(allowed) if allowed else ())
         return [
-            self._outcomes.barred(job.item) if isinstance(job.item, Barred) else next(outcomes)
+            self._outcomes.barred(job.item) if isinstance(job.item, Disallowed) else next(outcomes)
             for job in jobs
         ]
 
@@ -135,14 +135,14 @@ class Processor:
             for job, outcome in zip(ready, ran, strict=False):
                 outcomes[id(job)] = outcome
                 course.note(job, outcome)
-            if any(isinstance(outcome, Away) for outcome in ran):
+            if any(isinstance(outcome, Unavailable) for outcome in ran):
                 break
         found: list[Outcome] = []
         for job in jobs:
             if id(job) in outcomes:
                 found.append(outcomes[id(job)])
             elif job.key in held:
-                found.append(Held())
+                found.append(Blocked())
             else:
                 break
         return _nothing_after_a_loss(found, len(jobs))
@@ -173,7 +173,7 @@ class Processor:
     ) -> list[Outcome]:
         """Outcomes of the first jobs at least, whose transaction has failed and left nothing."""
         kind = classify(fault)
-        down = kind is Kind.OUTAGE and await self._is_outage(fault)
+        down = kind is FaultKind.OUTAGE and await self._is_outage(fault)
         suspect = len(jobs) > 1 and any(job.losses >= SUSPECT_LOSSES for job in jobs)
         if down and not suspect:
             return await self._failures.lost(jobs, fault)
@@ -190,7 +190,7 @@ class Processor:
             else:
                 ran = await self._split(part, course)
             outcomes += ran
-            if any(isinstance(outcome, Away) for outcome in ran):
+            if any(isinstance(outcome, Unavailable) for outcome in ran):
                 break
         return outcomes
 
@@ -225,5 +225,5 @@ def _distinct(jobs: Sequence[Job]) -> Sequence[Job]:
 
 def _nothing_after_a_loss(outcomes: list[Outcome], total: int) -> list[Outcome]:
     """Where one job is undecided, those after it are too: one may have the same key."""
-    away = next((outcome for outcome in outcomes if isinstance(outcome, Away)), None)
+    away = next((outcome for outcome in outcomes if isinstance(outcome, Unavailable)), None)
     return outcomes if away is None else outcomes + [away] * (total - len(outcomes))

@@ -1,7 +1,7 @@
 """The rows of one entity within one transaction: what is known of them, and what is to be written.
 
 Rows are records, not instances of the ORM: a record costs a tenth. Handlers of one's own get
-the ORM's (see `Work.isolate`).
+the ORM's (see `UnitOfWork.isolate`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Record:
         return self.values
 
 
-class Rows:
+class RowCache:
     """What a transaction knows of the rows of one entity, by given values of their unique fields.
 
     A value is known to be a row's, known to be nobody's, or unknown and then looked up. Whether two

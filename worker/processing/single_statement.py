@@ -15,12 +15,12 @@ from sqlalchemy import BigInteger, Boolean, DateTime, Double, Integer, String, T
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.core.errors import Refusal
-from worker.core.messages import Answer, Command, Done, Event, Job, utc_now
+from worker.core.messages import Command, Done, Event, Job, ResultEvent, utc_now
 from worker.core.registry import Entity, Registry
 from worker.database.row_with_entry import insert_and_record
 from worker.processing.outcomes import Outcomes, entry_for
 from worker.processing.row_cache import Record
-from worker.processing.unit_of_work import Work
+from worker.processing.unit_of_work import UnitOfWork
 
 ID_TO_COME = 10**38 + randbelow(9 * 10**38)
 """Stands for the id; another in each process, so that no command can hold it."""
@@ -70,10 +70,10 @@ class SingleStatementCreate:
             raise NeedsTransaction
         answer = done.answer
         body = answer.body.replace(b"%d" % ID_TO_COME, b"%d" % id_)
-        return Done(Answer(answer.id, answer.type, body))
+        return Done(ResultEvent(answer.id, answer.type, body))
 
     async def _record(self, entity: Entity, command: Command) -> Record:
-        work = Work(self._connection, self._registry, trusts_constraints=True)
+        work = UnitOfWork(self._connection, self._registry, trusts_constraints=True)
         try:
             event = await entity.verbs[command.verb].handle(work, command)
         except Refusal as refusal:

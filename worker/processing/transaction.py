@@ -19,8 +19,8 @@ from worker.core.messages import (
     Event,
     Job,
     Outcome,
+    Rejected,
     Settled,
-    Unusable,
     utc_now,
 )
 from worker.core.registry import Entity, Registry, Verb
@@ -29,11 +29,11 @@ from worker.database.ledger import DEAD_LETTERED, Entry
 from worker.processing.custom_handler import CustomHandler, HandlerFault
 from worker.processing.outcomes import Outcomes, entry_for
 from worker.processing.row_cache import Record
-from worker.processing.unit_of_work import Work
+from worker.processing.unit_of_work import UnitOfWork
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TransactionLimits:
     """How long a transaction, and a custom handler within it, may take."""
 
     budget_seconds: float
@@ -52,12 +52,12 @@ class Transaction:
         session: AsyncSession,
         registry: Registry,
         outcome_of: Outcomes,
-        limits: Limits,
+        limits: TransactionLimits,
     ) -> None:
         self._session = session
         self._registry = registry
         self._outcome_of = outcome_of
-        self._work = Work(session, registry)
+        self._work = UnitOfWork(session, registry)
         self._until = monotonic() + limits.budget_seconds
         self._limits = limits
         self._is_closed = False  # to further commands
@@ -73,7 +73,7 @@ class Transaction:
             self._outcomes.append(None)
             if entry is not None:
                 self._outcomes[-1] = self._outcome_of.replayed(job, entry)
-            elif isinstance(job.item, Unusable):
+            elif isinstance(job.item, Rejected):
                 self._outcomes[-1] = self._outcome_of.unusable(job.item)
             else:
                 assert isinstance(job.item, Command)  # what is barred does not come here

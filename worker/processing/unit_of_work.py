@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from worker.core.registry import Entity, Registry
-from worker.processing.row_cache import Record, Rows
+from worker.processing.row_cache import Record, RowCache
 
 
-class Work:
+class UnitOfWork:
     """What the commands of a group share while they run in one transaction.
 
     Commands see each other's effects as if each had been committed before the next began, while
@@ -29,7 +29,7 @@ class Work:
         self._session = session
         self.trusts_constraints = trusts_constraints
         self.registry = registry
-        self._rows: dict[str, Rows] = {}
+        self._rows: dict[str, RowCache] = {}
         self._disturbed: set[str] = set()
         self._owed: dict[Record, Callable[[], None]] = {}
 
@@ -39,17 +39,17 @@ class Work:
         assert isinstance(self._session, AsyncSession)
         return self._session
 
-    def rows(self, entity: Entity) -> Rows:
+    def rows(self, entity: Entity) -> RowCache:
         """The rows of an entity that this transaction knows of."""
         if entity.name not in self._rows:
-            self._rows[entity.name] = Rows(self._session, entity, self.flush)
+            self._rows[entity.name] = RowCache(self._session, entity, self.flush)
         return self._rows[entity.name]
 
     def disturb(self, entities: Iterable[str]) -> None:
         """What is to be written may have the database change rows of these by itself."""
         self._disturbed.update(entities)
 
-    async def rows_now(self, entity: Entity) -> Rows:
+    async def rows_now(self, entity: Entity) -> RowCache:
         """The rows of an entity, of which all is forgotten that the database may have changed."""
         if entity.name in self._disturbed:
             await self.flush()

@@ -28,7 +28,7 @@ from worker.core.backoff import Backoff
 from worker.core.errors import WorkerError, words
 from worker.core.messages import Delivery
 from worker.core.registry import Registry, load_registry
-from worker.core.tasks import Ended, end, first_of, result_of
+from worker.core.tasks import Ended, cancel_all, first_of, result_of
 from worker.database.capacity import warn_if_crowded
 from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.database.health import DatabaseWatch
@@ -211,7 +211,7 @@ class Service:
             log.info("stopping", seconds=self._settings.shutdown_seconds)
             await self._finish_what_is_in_hand(tasks["lanes"], tasks["queries"])
         finally:
-            await end([*tasks.values(), stop])
+            await cancel_all([*tasks.values(), stop])
         log.info("stopped")
 
     async def _until(self, stop: asyncio.Task[bool], tasks: Iterable[asyncio.Task[None]]) -> None:

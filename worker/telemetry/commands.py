@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from time import monotonic, time
 
 from worker.core.messages import (
-    Away,
     DeadLetter,
     Delivery,
     Done,
@@ -20,6 +19,7 @@ from worker.core.messages import (
     Refused,
     Retry,
     Settled,
+    Unavailable,
     utc_now,
 )
 from worker.telemetry.command_instruments import (
@@ -125,7 +125,7 @@ class CommandMeter:
                     reason = self._bounded(_raised(outcome.reason))
                     self.retries[_type_of(job), reason] += 1
                     self._log.retried(job, outcome, (utc_now() - job.since).total_seconds())
-                case Away():
+                case Unavailable():
                     self.postponed[self._bounded(_raised(outcome.reason))] += 1
 
     def _count_settled(self, job: Job, outcome: Settled, seconds: float) -> None:

@@ -16,7 +16,7 @@ from aiohttp import web
 from worker.telemetry.instruments import Instrument, Reading
 from worker.telemetry.listening import cannot_listen
 from worker.telemetry.metrics import Metrics
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 log = structlog.get_logger(__name__)
 
@@ -47,16 +47,16 @@ class Health:
         self._host, self.port = host, port
         self.metrics = Metrics()
         self.metrics.add(self.read)
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, Component] = {}
         app = web.Application()
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self.metrics.page)
         self._runner = web.AppRunner(app, access_log=None)
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> Component:
         """A part of the worker that readiness depends on."""
-        return self._parts.setdefault(name, Part(name))
+        return self._parts.setdefault(name, Component(name))
 
     def read(self) -> Iterator[tuple[Instrument, Iterable[Reading]]]:
         """What `/readyz` shows, for `/metrics`."""

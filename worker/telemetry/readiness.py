@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass
-class Part:
+class Component:
     """One thing that must be well for the worker to be ready; not ready until first reported."""
 
     name: str

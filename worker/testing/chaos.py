@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from worker.testing.broker_errors import connect, parameters_of
-from worker.testing.journal import Book, Fault, Pen
+from worker.testing.journal import FaultPeriod, Journal, JournalWriter
 from worker.testing.proxy import Proxy
-from worker.testing.publisher import Publisher
+from worker.testing.publisher import CommandPublisher
 from worker.testing.snapshot import command_queues, note_seeds, take_stock
 from worker.testing.verdict import Verdict, judge
 
@@ -59,14 +59,14 @@ class Chaos:
         with ExitStack() as stack:
             for proxy in (self.broker, self.database):
                 stack.enter_context(proxy)
-            self._pen = stack.enter_context(Pen(self.book, "chaos"))
+            self._pen = stack.enter_context(JournalWriter(self.book, "chaos"))
             note_seeds(self.book, database_url=self._database_url, tables=self._tables)
             stack.callback(self._delete_queues)
             stack.callback(self._end, "_observer")
             self._observer = self._start_observer()
             stack.callback(self._end, "_process")
             self.start()
-            publisher = Publisher(self._broker_url, self.namespace, self.book)
+            publisher = CommandPublisher(self._broker_url, self.namespace, self.book)
             self._publisher = stack.enter_context(publisher)
             self._stack = stack.pop_all()
         return self
@@ -86,7 +86,7 @@ class Chaos:
     def answered(self, count: int, *, within_seconds: float = 30) -> None:
         """Return once so many commands have an answer; raise `TimeoutError` if that takes long."""
         self._until(
-            lambda: len({event.command_id for event in Book.read(self.book).events}) >= count,
+            lambda: len({event.command_id for event in Journal.read(self.book).events}) >= count,
             within_seconds,
             f"{count} answers",
         )
@@ -134,7 +134,7 @@ class Chaos:
         """Write into the book that something is broken meanwhile, to learn how soon it recovers."""
         began = time.monotonic()
         yield
-        self._pen.write(Fault(name, began, time.monotonic()))
+        self._pen.write(FaultPeriod(name, began, time.monotonic()))
 
     # The end
 
@@ -163,7 +163,7 @@ class Chaos:
             tables=self._tables,
             partitions=self._partitions,
         )
-        return judge(Book.read(self.book), ordered=ordered)
+        return judge(Journal.read(self.book), ordered=ordered)
 
     # The inside
 
@@ -173,7 +173,7 @@ class Chaos:
         return self._process
 
     def _all_answered(self) -> bool:
-        book = Book.read(self.book)
+        book = Journal.read(self.book)
         answered = {event.command_id for event in book.events}
         return all(each.id in answered for each in book.confirms)
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class PublishAttempt:
     """A publisher handed a command to the broker; it does so again until it is confirmed."""
 
     kind: ClassVar[str] = "attempt"
@@ -38,7 +38,7 @@ class Confirm:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ObservedEvent:
     """An event came."""
 
     kind: ClassVar[str] = "event"
@@ -65,7 +65,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class SetAside:
     """A dead letter lay in its queue at the end."""
 
     kind: ClassVar[str] = "letter"
@@ -84,7 +84,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StoredRow:
     """A row was in its table at the end."""
 
     kind: ClassVar[str] = "row"
@@ -96,7 +96,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Seed(Row):
+class Seed(StoredRow):
     """A row was in its table before the first command."""
 
     kind: ClassVar[str] = "seed"
@@ -117,7 +117,7 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class FaultPeriod:
     """Something was broken, and mended again; the same time twice for a blow such as a kill."""
 
     kind: ClassVar[str] = "fault"
@@ -135,14 +135,36 @@ class Stock:
     at: float
 
 
-Entry = Attempt | Confirm | Event | Letter | Waiting | Row | Seed | Ledger | Fault | Stock
+Entry = (
+    PublishAttempt
+    | Confirm
+    | ObservedEvent
+    | SetAside
+    | Waiting
+    | StoredRow
+    | Seed
+    | Ledger
+    | FaultPeriod
+    | Stock
+)
 _KINDS: dict[str, type[Entry]] = {
     each.kind: each
-    for each in (Attempt, Confirm, Event, Letter, Waiting, Row, Seed, Ledger, Fault, Stock)
+    for each in (
+        PublishAttempt,
+        Confirm,
+        ObservedEvent,
+        SetAside,
+        Waiting,
+        StoredRow,
+        Seed,
+        Ledger,
+        FaultPeriod,
+        Stock,
+    )
 }
 
 
-class Pen:
+class JournalWriter:
     """Writes into a book, under the name of its writer; what was written is there to be read."""
 
     def __init__(self, book: Path, writer: str) -> None:
@@ -172,18 +194,18 @@ class Pen:
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
+class Journal:
     """All entries of a book by their kind, each kind in the order written."""
 
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[PublishAttempt, ...] = ()
     confirms: tuple[Confirm, ...] = ()
-    events: tuple[Event, ...] = ()
-    letters: tuple[Letter, ...] = ()
+    events: tuple[ObservedEvent, ...] = ()
+    letters: tuple[SetAside, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     seeds: tuple[Seed, ...] = ()
-    rows: tuple[Row, ...] = ()
+    rows: tuple[StoredRow, ...] = ()
     ledger: tuple[Ledger, ...] = ()
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[FaultPeriod, ...] = ()
     stock: Stock | None = None
 
     @classmethod
@@ -193,15 +215,15 @@ class Book:
         for entry in entries:
             by_kind[type(entry)].append(entry)
         return cls(
-            attempts=tuple(by_kind[Attempt]),
+            attempts=tuple(by_kind[PublishAttempt]),
             confirms=tuple(by_kind[Confirm]),
-            events=tuple(by_kind[Event]),
-            letters=tuple(by_kind[Letter]),
+            events=tuple(by_kind[ObservedEvent]),
+            letters=tuple(by_kind[SetAside]),
             waiting=tuple(by_kind[Waiting]),
             seeds=tuple(by_kind[Seed]),
-            rows=tuple(by_kind[Row]),
+            rows=tuple(by_kind[StoredRow]),
             ledger=tuple(by_kind[Ledger]),
-            faults=tuple(by_kind[Fault]),
+            faults=tuple(by_kind[FaultPeriod]),
             stock=by_kind[Stock][-1] if by_kind[Stock] else None,
         )
 

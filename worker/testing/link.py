@@ -29,13 +29,13 @@ class Cut:
         self._moment = moment
         self._times = times
         self._changed = Event()
-        self._tails: WeakKeyDictionary[Link, bytes] = WeakKeyDictionary()
+        self._tails: WeakKeyDictionary[ProxiedLink, bytes] = WeakKeyDictionary()
 
     def wait(self, timeout_seconds: float = 10) -> bool:
         """Whether it has happened, at the latest after so many seconds."""
         return self._changed.wait(timeout_seconds)
 
-    def falls_on(self, link: Link, piece: bytes) -> bool:
+    def falls_on(self, link: ProxiedLink, piece: bytes) -> bool:
         """Whether this piece is the moment; counts it if so."""
         if self.count >= self._times or not self._likes(link, piece):
             return False
@@ -43,7 +43,7 @@ class Cut:
         self._changed.set()
         return True
 
-    def _likes(self, link: Link, piece: bytes) -> bool:
+    def _likes(self, link: ProxiedLink, piece: bytes) -> bool:
         if callable(self._moment):
             return self._moment(piece)
         # The bytes may be spread over two pieces.
@@ -89,7 +89,7 @@ class Conditions:
         return self.latency_seconds + _random.uniform(0, self.jitter_seconds)
 
 
-class Link:
+class ProxiedLink:
     """Carries bytes between a client and the server until both have ended, or it breaks."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:

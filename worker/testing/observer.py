@@ -22,7 +22,7 @@ from typing import Any
 from pika.adapters.blocking_connection import BlockingChannel
 
 from worker.testing.broker_errors import BROKER_AWAY, connect, parameters_of
-from worker.testing.journal import Event, Pen, digest
+from worker.testing.journal import JournalWriter, ObservedEvent, digest
 
 RECONNECT_SECONDS = 0.3
 IDLE_SECONDS = 0.3
@@ -40,7 +40,7 @@ class Observer:
         self._parameters = parameters_of(broker_url, heartbeat=4, stack_timeout=4, socket_timeout=4)
         self._exchange = f"{namespace}.events"
         self._queue = f"{namespace}.observer"
-        self._pen = Pen(book, "observer")
+        self._pen = JournalWriter(book, "observer")
         self.ready = Flag()
         self._stopping = Flag()
 
@@ -82,7 +82,7 @@ class Observer:
 
     def _consume(self, channel: BlockingChannel) -> None:
         """Write and acknowledge in batches, until stopped and idle."""
-        events: list[Event] = []
+        events: list[ObservedEvent] = []
         for method, properties, body in channel.consume(
             self._queue, inactivity_timeout=IDLE_SECONDS
         ):
@@ -98,12 +98,12 @@ class Observer:
                 channel.basic_ack(method.delivery_tag, multiple=True)
 
 
-def read_event(properties: Any, body: bytes) -> Event:
+def read_event(properties: Any, body: bytes) -> ObservedEvent:
     """An event as the book has it; what cannot be read is written down without an id."""
     try:
         found = json.loads(body)
         data = found["data"]
-        return Event(
+        return ObservedEvent(
             command_id=found.get("commandid"),
             event_id=found["id"],
             type=found["type"],
@@ -117,7 +117,7 @@ def read_event(properties: Any, body: bytes) -> Event:
     except (ValueError, KeyError, TypeError, AttributeError):
         id_ = (properties.headers or {}).get("commandid")
         message_id = properties.message_id
-        return Event(
+        return ObservedEvent(
             id_,
             "",
             str(properties.type),

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from worker.testing.journal import Book
+from worker.testing.journal import Journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class _Sent:
     """The row that it changed, and the row's version after it."""
 
 
-def reordered(book: Book) -> Iterator[str]:
+def reordered(book: Journal) -> Iterator[str]:
     """A sentence for each command that overtook an earlier one.
 
     Two commands were sent in an order only if the later one's first attempt came after the earlier
@@ -54,7 +54,7 @@ def reordered(book: Book) -> Iterator[str]:
                 yield f"{later.id} took effect before {rival.id}, sent earlier under {key!r}"
 
 
-def _by_key(book: Book) -> dict[tuple[str, str], list[_Sent]]:
+def _by_key(book: Journal) -> dict[tuple[str, str], list[_Sent]]:
     """Commands that were answered, by publisher and key: no two publishers share an order."""
     answered: dict[str, tuple[int, str | None, int | None]] = {}
     for place, event in enumerate(book.events):

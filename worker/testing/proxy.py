@@ -18,7 +18,7 @@ from threading import Thread, get_ident
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from worker.testing.link import Conditions, Cut, Link, abort
+from worker.testing.link import Conditions, Cut, ProxiedLink, abort
 
 Way = Literal["both", "to_server", "to_client"]
 """Which direction of the links a fault concerns."""
@@ -43,7 +43,7 @@ class Proxy:
         self._thread = Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
         self._to_server, self._to_client = Conditions(), Conditions()
         self._refusing = False
-        self._links: set[Link] = set()
+        self._links: set[ProxiedLink] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         """Where it listens, once started; the same through all faults."""
@@ -123,7 +123,7 @@ class Proxy:
 
     def reset(self) -> None:
         """Break all links that there are; new ones are welcome."""
-        self._each_link(Link.reset)
+        self._each_link(ProxiedLink.reset)
 
     def half_close(self, *, way: Literal["to_server", "to_client"] = "to_server") -> None:
         """Tell the server (or the client) that its peer will send no more; the rest goes on."""
@@ -192,7 +192,7 @@ class Proxy:
 
         self._call(change)
 
-    def _each_link(self, change: Callable[[Link], None]) -> None:
+    def _each_link(self, change: Callable[[ProxiedLink], None]) -> None:
         def change_all() -> None:
             for link in list(self._links):
                 change(link)
@@ -234,7 +234,7 @@ class Proxy:
         except OSError:
             abort(writer)
             return
-        link = Link(writer, server_writer)
+        link = ProxiedLink(writer, server_writer)
         self._links.add(link)
         try:
             await link.carry(reader, server_reader, self._to_server, self._to_client)

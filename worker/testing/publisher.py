@@ -23,7 +23,7 @@ from pika.exceptions import AMQPError
 from pika.spec import Basic
 
 from worker.testing.broker_errors import RESET_AT_ONCE
-from worker.testing.journal import Attempt, Confirm, Pen
+from worker.testing.journal import Confirm, JournalWriter, PublishAttempt
 
 RECONNECT_SECONDS = 0.3
 
@@ -36,7 +36,7 @@ class _Message:
     body: bytes
 
 
-class Publisher:
+class CommandPublisher:
     """Publishes in a thread of its own, many at a time, in the order given.
 
     What was not confirmed when a connection ended, was returned or was refused, is published again
@@ -58,7 +58,7 @@ class Publisher:
         self._parameters.heartbeat = 4
         self._parameters.stack_timeout = self._parameters.socket_timeout = 4
         self._exchange = f"{namespace}.commands"
-        self._pen = Pen(book, name)
+        self._pen = JournalWriter(book, name)
         self._name = name
         self._window = window
         self._changed = Condition()
@@ -187,7 +187,7 @@ class Publisher:
         now = time.monotonic()
         # Written down before it is done: a kill in between must not hide an attempt.
         self._pen.write(
-            *(Attempt(each.id, each.type, now, each.key, self._name) for each in messages)
+            *(PublishAttempt(each.id, each.type, now, each.key, self._name) for each in messages)
         )
         for message in messages:
             properties = pika.BasicProperties(

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from worker.testing.journal import Book, Event
+from worker.testing.journal import Journal, ObservedEvent
 
 
-def effects_untold(book: Book) -> Iterator[str]:
+def effects_untold(book: Journal) -> Iterator[str]:
     """Versions that a row went through and no event tells of: some command took effect twice."""
     told = _versions(book)
     before = {row.subject: row.version for row in book.seeds}
@@ -33,7 +33,7 @@ def effects_untold(book: Book) -> Iterator[str]:
         yield f"{subject} is gone, and no event tells of it"
 
 
-def contradictions(book: Book) -> Iterator[str]:
+def contradictions(book: Journal) -> Iterator[str]:
     """Events of success that the final rows, or other events, deny."""
     told = _versions(book)
     deleted = {event.subject: event for event in book.events if event.succeeded and _deletes(event)}
@@ -63,9 +63,9 @@ def contradictions(book: Book) -> Iterator[str]:
                 yield f"{last.command_id}: {last.type} and {subject} differ in {', '.join(wrong)}"
 
 
-def _versions(book: Book) -> dict[str, dict[int, list[Event]]]:
+def _versions(book: Journal) -> dict[str, dict[int, list[ObservedEvent]]]:
     """Events of success by the row that they are about, and its version; each event once."""
-    found: dict[str, dict[int, list[Event]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[int, list[ObservedEvent]]] = defaultdict(lambda: defaultdict(list))
     seen: set[str] = set()
     for event in book.events:
         if event.subject is None or not event.succeeded or event.event_id in seen:
@@ -78,11 +78,11 @@ def _versions(book: Book) -> dict[str, dict[int, list[Event]]]:
     return found
 
 
-def _deletes(event: Event) -> bool:
+def _deletes(event: ObservedEvent) -> bool:
     return event.type.endswith(".deleted")
 
 
-def _is_looked_at(book: Book, subject: str) -> bool:
+def _is_looked_at(book: Journal, subject: str) -> bool:
     assert book.stock is not None
     return subject.partition("/")[0] in book.stock.entities
 

@@ -14,7 +14,16 @@ import asyncpg
 from pika.adapters.blocking_connection import BlockingChannel
 
 from worker.testing.broker_errors import connect, parameters_of
-from worker.testing.journal import Entry, Ledger, Letter, Pen, Row, Seed, Stock, Waiting
+from worker.testing.journal import (
+    Entry,
+    JournalWriter,
+    Ledger,
+    Seed,
+    SetAside,
+    Stock,
+    StoredRow,
+    Waiting,
+)
 
 SILENT_SECONDS = 10
 MOST_UNACKNOWLEDGED = 65_535
@@ -51,7 +60,7 @@ def take_stock(
         Stock(list(tables), time.monotonic()),
     ]
     (book / "stock.ndjson").unlink(missing_ok=True)
-    with Pen(book, "stock") as pen:
+    with JournalWriter(book, "stock") as pen:
         pen.write(*entries)
 
 
@@ -65,22 +74,22 @@ def command_queues(namespace: str, partitions: int) -> list[str]:
 def note_seeds(book: Path, *, database_url: str, tables: Mapping[str, str]) -> None:
     """Write down the rows that are there before the first command; not needed if there are none."""
     entries = asyncio.run(_tables(database_url, tables))
-    with Pen(book, "seeds") as pen:
+    with JournalWriter(book, "seeds") as pen:
         pen.write(
             *(
                 Seed(each.subject, each.version, each.values)
                 for each in entries
-                if type(each) is Row
+                if type(each) is StoredRow
             )
         )
 
 
-def _letters(broker_url: str, queue: str) -> Iterator[Letter]:
+def _letters(broker_url: str, queue: str) -> Iterator[SetAside]:
     for properties, _ in _browse(broker_url, queue, _get_all):
         headers = properties.headers or {}
         # The broker's own dead-lettering adds no headers of ours.
         id_ = headers.get("x-command-id", properties.message_id)
-        yield Letter(id_, headers.get("x-event-id"), headers.get("x-code"), time.monotonic())
+        yield SetAside(id_, headers.get("x-event-id"), headers.get("x-code"), time.monotonic())
 
 
 def _waiting(broker_url: str, namespace: str, partitions: int) -> Iterator[Waiting]:
@@ -142,7 +151,7 @@ async def _tables(database_url: str, tables: Mapping[str, str]) -> list[Entry]:
             for entity, table in tables.items():
                 query = f'SELECT id, version, to_jsonb(t)::text AS values FROM "{table}" t'  # noqa: S608
                 entries += [
-                    Row(f"{entity}/{record['id']}", record["version"], record["values"])
+                    StoredRow(f"{entity}/{record['id']}", record["version"], record["values"])
                     for record in await connection.fetch(query)
                 ]
     finally:

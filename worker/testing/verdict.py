@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from worker.testing.journal import Book, Event, Ledger
+from worker.testing.journal import Journal, Ledger, ObservedEvent
 from worker.testing.order import reordered
 from worker.testing.rows import contradictions, effects_untold
 
@@ -67,7 +67,7 @@ class Verdict:
         return "\n".join(lines)
 
 
-def judge(book: Book, *, ordered: bool = True) -> Verdict:
+def judge(book: Journal, *, ordered: bool = True) -> Verdict:
     """The verdict. Raises `ValueError` where no stock was taken: without, much would go unnoticed.
 
     Order is promised within one worker process, or with partitions; without either, say so by
@@ -96,32 +96,32 @@ def judge(book: Book, *, ordered: bool = True) -> Verdict:
     )
 
 
-def _by_command(book: Book) -> dict[str, list[Event]]:
+def _by_command(book: Journal) -> dict[str, list[ObservedEvent]]:
     """The answers to each command; that its id was used for another one is none of them."""
-    found: dict[str, list[Event]] = {}
+    found: dict[str, list[ObservedEvent]] = {}
     for event in book.events:
         if event.command_id is not None and event.code != "id_reused":
             found.setdefault(event.command_id, []).append(event)
     return found
 
 
-def _outcome(answers: list[Event]) -> str:
+def _outcome(answers: list[ObservedEvent]) -> str:
     if any(event.succeeded for event in answers):
         return "done"
     return "dead-lettered" if all(map(_sets_aside, answers)) else "refused"
 
 
-def _sets_aside(event: Event) -> bool:
+def _sets_aside(event: ObservedEvent) -> bool:
     return event.type.endswith(".failed") or event.code in UNUSABLE
 
 
-def _repeated(book: Book) -> int:
+def _repeated(book: Journal) -> int:
     # The observer itself may have been given one message twice; its id tells.
     published = {(event.event_id, event.message_id) for event in book.events}
     return len(published) - len({event.event_id for event in book.events})
 
 
-def _lost(book: Book, answers: dict[str, list[Event]]) -> Iterator[str]:
+def _lost(book: Journal, answers: dict[str, list[ObservedEvent]]) -> Iterator[str]:
     dead = {letter.command_id for letter in book.letters}
     waiting = {each.command_id for each in book.waiting}
     for id_ in dict.fromkeys(each.id for each in book.confirms):
@@ -132,7 +132,7 @@ def _lost(book: Book, answers: dict[str, list[Event]]) -> Iterator[str]:
             yield f"{id_} was set aside, says its event, and is not among the dead letters"
 
 
-def _answered_twice(book: Book, answers: dict[str, list[Event]]) -> Iterator[str]:
+def _answered_twice(book: Journal, answers: dict[str, list[ObservedEvent]]) -> Iterator[str]:
     bodies: dict[tuple[str | None, str], set[str]] = {}
     for event in book.events:
         bodies.setdefault((event.command_id, event.event_id), set()).add(event.digest)
@@ -145,7 +145,7 @@ def _answered_twice(book: Book, answers: dict[str, list[Event]]) -> Iterator[str
             yield f"{id_} got {len(different)} different answers: {', '.join(different.values())}"
 
 
-def _unfounded(book: Book, answers: dict[str, list[Event]]) -> Iterator[str]:
+def _unfounded(book: Journal, answers: dict[str, list[ObservedEvent]]) -> Iterator[str]:
     """Events that ledger and publisher know nothing of, and the reverse."""
     sent = {each.id for each in book.attempts}
     ledger = {each.command_id: each for each in book.ledger}
@@ -166,7 +166,7 @@ def _unfounded(book: Book, answers: dict[str, list[Event]]) -> Iterator[str]:
             yield f"{letter.command_id}: its dead letter names an event that never came"
 
 
-def _against_ledger(id_: str, events: list[Event], entry: Ledger | None) -> Iterator[str]:
+def _against_ledger(id_: str, events: list[ObservedEvent], entry: Ledger | None) -> Iterator[str]:
     outcome = _outcome(events)
     if entry is None:
         if outcome == "done":
@@ -179,7 +179,7 @@ def _against_ledger(id_: str, events: list[Event], entry: Ledger | None) -> Iter
             yield f"{id_}: the body of its event differs from that in the ledger"
 
 
-def _recoveries(book: Book) -> Iterator[tuple[str, float | None]]:
+def _recoveries(book: Journal) -> Iterator[tuple[str, float | None]]:
     times = sorted(event.at for event in book.events)
     for fault in book.faults:
         after = next((at for at in times if at >= fault.ended), None)

@@ -22,11 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.benchmarks.arena import Arena
 from dev.benchmarks.commands import Workload
-from worker.broker.consumer.ack_window import Window
+from worker.broker.consumer.ack_window import AckWindow
 from worker.broker.consumer.subscription import read_delivery
 from worker.broker.protocol.frame_reader import Intake
 from worker.broker.protocol.frame_writer import frames
-from worker.broker.publisher.publications import Answers
+from worker.broker.publisher.publications import Publications
 from worker.broker.topology import Topology
 from worker.codec.codec import Codec
 from worker.core.backoff import Backoff
@@ -35,7 +35,7 @@ from worker.core.registry import load_registry
 from worker.database.engine import autocommit, make_engine, make_sessions
 from worker.processing.processor import Processor
 from worker.processing.transaction import Transaction
-from worker.processing.unit_of_work import Work
+from worker.processing.unit_of_work import UnitOfWork
 from worker.settings.settings import DatabaseSettings, Settings
 
 STAGES = (
@@ -57,7 +57,7 @@ _INSIDE = (
     (Transaction, "_look_up", "look into the ledger"),
     (Transaction, "_prepare", "look up rows"),
     (Transaction, "_carry_out", "handlers"),
-    (Work, "flush", "write rows, and the events that waited for ids"),
+    (UnitOfWork, "flush", "write rows, and the events that waited for ids"),
     (Transaction, "_remember", "write the ledger"),
 )
 
@@ -132,7 +132,7 @@ class Bench:
         self.engine: AsyncEngine = make_engine(database)
         self._clock = clock
         self._topology = Topology(settings.namespace, settings.broker)
-        self._window = Window(cast(Channel, None), 1)  # nothing is acknowledged
+        self._window = AckWindow(cast(Channel, None), 1)  # nothing is acknowledged
         registry = load_registry(settings.entities)
         self._codec = Codec(registry, own_queues=frozenset(self._topology.queues))
         self._processor = Processor(
@@ -162,7 +162,7 @@ class Bench:
             outcomes = await self._processor.process(jobs)
         settled = [(job, done(each)) for job, each in zip(jobs, outcomes, strict=True)]
         with clock.stage("build messages"):
-            answers = Answers(self._topology)
+            answers = Publications(self._topology)
             messages = [answers.event(job, outcome) for job, outcome in settled]
         ids = [f"0190b8c2-7f3a-7d2e-9c41-{number:012x}" for number in range(len(messages))]
         with clock.stage("build frames"):

@@ -32,7 +32,7 @@ from pamqp.header import ContentHeader
 from tests.support.interleavings.links import Link
 from tests.support.interleavings.schedule import Move, World
 from worker.broker.connection import _Connection
-from worker.broker.protocol.frame_reader import Answers, Intake
+from worker.broker.protocol.frame_reader import ConfirmSink, Intake
 
 
 @dataclass(eq=False)
@@ -433,7 +433,7 @@ class Channel:
         _fail(self._closing, reason)
 
     @property
-    def _answers(self) -> Answers | None:
+    def _answers(self) -> ConfirmSink | None:
         return self.connection.intake.answers.get(self.number)
 
 

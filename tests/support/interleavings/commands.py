@@ -21,7 +21,7 @@ from worker.core.registry import Entity, Registry, Verb
 from worker.core.violations import Violation
 from worker.entities.user import User, UserKey
 from worker.processing.row_cache import Record
-from worker.processing.unit_of_work import Work
+from worker.processing.unit_of_work import UnitOfWork
 
 NOTED = "user.noted"
 EXPECTED = {
@@ -87,7 +87,7 @@ class Planned:
         return json.dumps(members).encode()
 
 
-async def note(work: Work, command: Command) -> Event:
+async def note(work: UnitOfWork, command: Command) -> Event:
     """Write, then do as the command says."""
     session = cast(Session, work.session)
     number, behaviour = command.data.number, command.data.behaviour

@@ -34,7 +34,7 @@ from worker.processing import failures, processor, transaction
 from worker.service import service
 from worker.service.service import Service
 from worker.settings.settings import Settings
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 _current: ContextVar[Process] = ContextVar("process")
 
@@ -72,7 +72,7 @@ class Process:
         await self.service.run()
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[Component]:
         """What its readiness depends on."""
         return [*cast(_Health, self.service.health).parts.values()] if self.service else []
 
@@ -118,7 +118,7 @@ class Process:
 
 
 class _Watch(DatabaseWatch):
-    def __init__(self, engine: Any, part: Part, **_: object) -> None:
+    def __init__(self, engine: Any, part: Component, **_: object) -> None:
         super().__init__(engine, part)
 
     async def keep_looking(self) -> None:
@@ -139,13 +139,13 @@ class _Health:
 
     def __init__(self, *_: object) -> None:
         self.metrics = self
-        self.parts: dict[str, Part] = {}
+        self.parts: dict[str, Component] = {}
 
     def add(self, _: object) -> None:
         """Metrics are not looked at."""
 
-    def part(self, name: str) -> Part:
-        return self.parts.setdefault(name, Part(name))
+    def part(self, name: str) -> Component:
+        return self.parts.setdefault(name, Component(name))
 
     async def __aenter__(self) -> Self:
         return self

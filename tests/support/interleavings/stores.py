@@ -17,7 +17,7 @@ from tests.support.interleavings.database import Database, server_says
 from tests.support.interleavings.engine import Sessions
 from tests.support.interleavings.schedule import Choices, World
 from tests.support.interleavings.session import Session
-from worker.core.messages import Answer, new_id
+from worker.core.messages import ResultEvent, new_id
 from worker.database import ledger
 from worker.database.engine import make_engine, make_sessions
 from worker.database.ledger import DONE, Entry
@@ -198,7 +198,7 @@ def conforms(
 
 
 def entry(id_: str = "x", outcome: str = DONE, body: bytes = b"{}") -> Entry:
-    return Entry(id_, bytes(32), outcome, Answer(new_id(), "user.noted", body))
+    return Entry(id_, bytes(32), outcome, ResultEvent(new_id(), "user.noted", body))
 
 
 class Undone(Exception):

@@ -47,7 +47,7 @@ class Reply:
     headers: Mapping[str, Any]
 
 
-class Sender:
+class Client:
     """One channel to publish on. Messages leave in the order in which `send` is called."""
 
     def __init__(
@@ -179,7 +179,7 @@ class Sender:
 @asynccontextmanager
 async def open_sender(
     settings: BrokerSettings, topology: Topology, name: str
-) -> AsyncIterator[Sender]:
+) -> AsyncIterator[Client]:
     """A sender on a connection of its own, with somewhere to send commands to."""
     async with connect(settings, name) as connection:
         # The queue too: somebody else may just be declaring one after the other.
@@ -189,11 +189,11 @@ async def open_sender(
         yield await sender_on(connection, settings)
 
 
-async def sender_on(connection: AbstractConnection, settings: BrokerSettings) -> Sender:
+async def sender_on(connection: AbstractConnection, settings: BrokerSettings) -> Client:
     """A sender on a connection that is shared with others."""
     channel = await open_channel(connection)
     user_id = account_of(connection) if settings.tell_user_id else None
-    return Sender(connection, channel, settings.confirm_timeout_seconds, user_id)
+    return Client(connection, channel, settings.confirm_timeout_seconds, user_id)
 
 
 async def ensure_exists(

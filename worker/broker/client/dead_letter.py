@@ -40,7 +40,7 @@ _ADDED_PREFIXES = ("x-first-death-", "x-last-death-")
 
 
 @dataclass(frozen=True)
-class Letter:
+class StoredDeadLetter:
     """One dead letter; `number` is its place in the queue, from 1."""
 
     number: int
@@ -155,7 +155,7 @@ class Letter:
         latest = deaths[0] if isinstance(deaths, list) and deaths else None
         return latest if isinstance(latest, dict) else {}
 
-    def rewritten(self, members: dict[str, Any]) -> Letter:
+    def rewritten(self, members: dict[str, Any]) -> StoredDeadLetter:
         """The letter with these members in place of its own.
 
         A CloudEvent in binary mode becomes one in structured mode: its members stand in the body.

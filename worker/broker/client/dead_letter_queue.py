@@ -12,13 +12,13 @@ from aiormq.channel import Channel
 
 from worker.broker.client.client import (
     FAILURES,
-    Sender,
+    Client,
     ensure_exists,
     lost,
     sender_on,
     unless_closed,
 )
-from worker.broker.client.dead_letter import Letter
+from worker.broker.client.dead_letter import StoredDeadLetter
 from worker.broker.connection import connect, open_channel
 from worker.broker.topology import Topology
 from worker.core.errors import Unreachable
@@ -45,7 +45,7 @@ class DeadLetters:
         topology: Topology,
         connection: AbstractConnection,
         channel: Channel,
-        sender: Sender,
+        sender: Client,
         count: int,
     ) -> None:
         self.topology = topology
@@ -58,7 +58,7 @@ class DeadLetters:
         # A chunk each, in the order of the queue: its unsettled letters, by number, and their tags.
         self._held: dict[Channel, dict[int, int]] = {}
 
-    async def read(self, most: int) -> AsyncGenerator[Letter]:
+    async def read(self, most: int) -> AsyncGenerator[StoredDeadLetter]:
         """The letters from the oldest on, at most that many; each can be read once."""
         most = min(most, self.count)
         chunk = max(CHUNK, most // MOST_CHANNELS)
@@ -70,7 +70,7 @@ class DeadLetters:
                     return  # somebody else has them, or they have expired
                 for number, message in enumerate(messages, start=first):
                     properties = message.header.properties
-                    yield Letter(number, message.body, properties, self.topology.commands)
+                    yield StoredDeadLetter(number, message.body, properties, self.topology.commands)
                 await self._close_settled()
         except FAILURES as error:
             raise lost(error) from error
@@ -112,7 +112,7 @@ class DeadLetters:
             del self._held[channel]
             await unless_closed(channel.close())
 
-    async def settle(self, letter: Letter) -> None:
+    async def settle(self, letter: StoredDeadLetter) -> None:
         """Take the letter away, for good."""
         channel, held = next(it for it in self._held.items() if letter.number in it[1])
         try:

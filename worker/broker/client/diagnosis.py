@@ -10,7 +10,7 @@ from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import AMQPError, ChannelAccessRefused
 
 from worker.broker.connection import answered_within, connect, open_channel
-from worker.broker.declaration import Declaration, Found
+from worker.broker.declaration import Declaration, FoundObjects
 from worker.broker.topology import Topology
 from worker.core.errors import Misconfigured, Unreachable
 from worker.core.findings import Finding
@@ -79,7 +79,7 @@ async def _objects(topology: Topology, declaration: Declaration) -> AsyncIterato
         yield finding
 
 
-def _waiting(topology: Topology, found: Found) -> list[Finding]:
+def _waiting(topology: Topology, found: FoundObjects) -> list[Finding]:
     findings = []
     for name in topology.consumed:
         queue = found.queues.get(name)

@@ -33,7 +33,7 @@ Start = str | int | datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedEvent:
     """One event as the stream keeps it."""
 
     offset: int
@@ -62,7 +62,7 @@ class EventStream:
         self._has_worked = False
         self._attempt = 0
 
-    async def events(self) -> AsyncGenerator[Recorded]:
+    async def events(self) -> AsyncGenerator[RecordedEvent]:
         """Every event from the start on. Raises `Unreachable` or `Misconfigured`, at first only."""
         name, nodes = f"{self._topology.namespace} watch", Nodes(self._settings.urls)
         while True:
@@ -90,7 +90,7 @@ class EventStream:
         if self._attempt == 0:
             self._tell(f"interrupted, trying again: {str(error) or 'the connection was lost'}")
 
-    async def _read(self, connection: AbstractConnection) -> AsyncGenerator[Recorded]:
+    async def _read(self, connection: AbstractConnection) -> AsyncGenerator[RecordedEvent]:
         """The events of one connection; raises when it, or the subscription, ends."""
         name = self._topology.events
         await ensure_exists(connection, self._topology, queue=name)
@@ -174,8 +174,8 @@ async def _messages(
     raise AMQPError(message)
 
 
-def _recorded(message: DeliveredMessage) -> Recorded:
+def _recorded(message: DeliveredMessage) -> RecordedEvent:
     headers = message.header.properties.headers or {}
     offset = headers.get("x-stream-offset")
     assert isinstance(offset, int)
-    return Recorded(offset, message.routing_key or "", message.body)
+    return RecordedEvent(offset, message.routing_key or "", message.body)

@@ -16,7 +16,7 @@ CROWDED = 0.75
 own is an entry in the queue's log, and only a window without room has need of one."""
 
 
-class Window:
+class AckWindow:
     """The deliveries of one subscription that are not acknowledged yet.
 
     Acknowledgements leave from one task, in order. `multiple` covers all up to the low-water mark,

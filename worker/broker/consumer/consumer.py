@@ -18,9 +18,9 @@ from worker.broker.consumer.partition_balancer import Partitions
 from worker.broker.consumer.shared_queue import SharedSubscription
 from worker.broker.consumer.subscription import Take
 from worker.broker.topology import Topology
-from worker.core.tasks import first_of, together
+from worker.core.tasks import first_of, gather_all
 from worker.telemetry.instruments import Instrument, Reading
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 IN_FLIGHT = Instrument(
     "worker.commands.in_flight",
@@ -50,7 +50,7 @@ class Consumer:
         self,
         topology: Topology,
         take: Take,
-        part: Part,
+        part: Component,
         *,
         prefetch: int,
         may_consume: Callable[[], Awaitable[None]],
@@ -81,7 +81,7 @@ class Consumer:
         self._idle.clear()
         try:
             ended = await first_of(
-                together(
+                gather_all(
                     self.partitions.serve(connection, self._finish),
                     self._serve_shared_queue(connection),
                 ),
@@ -133,7 +133,7 @@ class Consumer:
             self._shared = subscription
             self._part.up()
             stopping = asyncio.ensure_future(self._stop.wait())
-            ended = await first_of(subscription.broken(), subscription.meet_suspects(), stopping)
+            ended = await first_of(subscription.broken(), subscription.isolate_suspects(), stopping)
             if ended is not stopping:
                 raise AMQPError(ended.result())
             await subscription.cancel()

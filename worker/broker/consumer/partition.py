@@ -27,7 +27,7 @@ from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import AMQPError
 
 from worker.broker.connection import answered_within
-from worker.broker.consumer.ack_window import Window
+from worker.broker.consumer.ack_window import AckWindow
 from worker.broker.consumer.subscription import CLEARING_SECONDS, Subscription, Take
 from worker.core.messages import Delivery
 from worker.core.tasks import first_of
@@ -129,7 +129,7 @@ class Partition:
             self._take(delivery)
         self._came.set()
 
-    async def _try_suspects(self, window: Window) -> None:
+    async def _try_suspects(self, window: AckWindow) -> None:
         """Hand on what is held back, in its order, suspects with nothing else in hand."""
         while True:
             await self._suspected.wait()

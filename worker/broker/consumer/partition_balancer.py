@@ -22,7 +22,7 @@ from worker.broker.connection import open_channel
 from worker.broker.consumer.partition import Partition
 from worker.broker.consumer.subscription import SUSPECT_DELIVERIES, Take
 from worker.broker.topology import Topology
-from worker.core.tasks import first_of, together
+from worker.core.tasks import first_of, gather_all
 from worker.telemetry.instruments import Instrument, Reading
 
 log = structlog.get_logger(__name__)
@@ -84,7 +84,7 @@ class Partitions:
         turns[0].set()
         if self._partitions:
             lines = zip(self._partitions, turns, turns[1:], strict=False)
-            await together(
+            await gather_all(
                 *(self._serve_one(*line, connection, finish) for line in lines),
                 _until(finish, self._keep_balanced(connection)),
             )
@@ -110,7 +110,7 @@ class Partitions:
             next_turn.set()
 
         await _until(finish, turn.wait())
-        await together(
+        await gather_all(
             partition.serve(connection, finish, standing), _until(finish, let_the_next_begin())
         )
 

@@ -24,7 +24,7 @@ from worker.broker.consumer.subscription import (
     Take,
 )
 from worker.core.messages import Delivery
-from worker.core.tasks import told_elsewhere
+from worker.core.tasks import ignore_exception
 
 FEWER = 4
 """By how much each further redelivery divides the company of a suspect."""
@@ -65,20 +65,20 @@ class SharedSubscription(Subscription):
             self._changing.cancel()
         await super().end()
 
-    async def meet_suspects(self) -> None:
+    async def isolate_suspects(self) -> None:
         """Carry out in small company each suspect that comes among too many, for ever."""
         while True:
             await self._suspect_came.wait()
             await self._change(super().cancel())
             while self._set_aside:
                 await self._only_what_is_set_aside()
-                self._hand_on_next_company()
+                self._hand_on_next_batch()
             await self._only_what_is_set_aside()
             self._suspect_came.clear()
             self._room = self._prefetch
             await self._change(self.consume(self._prefetch))
 
-    def _company(self, delivery: Delivery) -> int:
+    def _batch_limit(self, delivery: Delivery) -> int:
         """How many, itself included, may be carried out together with this one."""
         if delivery.delivery_count < SUSPECT_DELIVERIES:
             return self._prefetch
@@ -91,11 +91,11 @@ class SharedSubscription(Subscription):
             async with asyncio.timeout(CLEARING_SECONDS):
                 await self.window.only({delivery.tag for delivery in self._set_aside})
 
-    def _hand_on_next_company(self) -> None:
+    def _hand_on_next_batch(self) -> None:
         """In the order delivered, as many as all of them bear."""
         company, most = 0, self._prefetch
         while self._set_aside:
-            most = min(most, self._company(self._set_aside[0]))
+            most = min(most, self._batch_limit(self._set_aside[0]))
             if company and company >= most:
                 return
             company += 1
@@ -105,11 +105,11 @@ class SharedSubscription(Subscription):
         """Ask the broker for something else, to the end: a call that is broken off breaks all."""
         if self._changing is not None:
             await self._changing
-        self._changing = told_elsewhere(asyncio.create_task(how))
+        self._changing = ignore_exception(asyncio.create_task(how))
         await asyncio.shield(self._changing)
 
     def _accept(self, delivery: Delivery) -> None:
-        company = self._company(delivery)
+        company = self._batch_limit(delivery)
         if company < self._room:
             self._suspect_came.set()
         if self._suspect_came.is_set():
@@ -120,7 +120,7 @@ class SharedSubscription(Subscription):
         if company > self._room:
             self._room = company
             widening = asyncio.create_task(self._widen(company, self._changing))
-            self._changing = told_elsewhere(widening)  # the channel that ended it
+            self._changing = ignore_exception(widening)  # the channel that ended it
 
     async def _widen(self, prefetch: int, before: asyncio.Task[None] | None) -> None:
         if before is not None:

@@ -14,7 +14,7 @@ from aiormq.channel import Channel
 from pamqp.header import ContentHeader
 
 from worker.broker.connection import closed, intake_of, open_channel
-from worker.broker.consumer.ack_window import Window
+from worker.broker.consumer.ack_window import AckWindow
 from worker.broker.protocol import properties
 from worker.broker.protocol.frame_reader import UNREADABLE_HEADER
 from worker.core.messages import Delivery
@@ -48,7 +48,7 @@ class Subscription:
     ) -> None:
         self.queue = queue
         self.channel = channel
-        self.window = Window(channel, prefetch)
+        self.window = AckWindow(channel, prefetch)
         self._prefetch = prefetch
         self._connection = connection
         self._take = take
@@ -151,7 +151,7 @@ def read_delivery(
     redelivered: bool,
     header: bytes,
     body: bytes,
-    window: Window,
+    window: AckWindow,
     *,
     routing_key: bytes = b"",
 ) -> Delivery:

@@ -39,7 +39,7 @@ raise."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ConfirmSink:
     """Takes what the broker says of the messages published on a channel; must not raise."""
 
     confirmed: Callable[[int, bool, bool], None]
@@ -99,7 +99,7 @@ class Intake:
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self.sinks: dict[tuple[int, bytes], Sink] = {}
-        self.answers: dict[int, Answers] = {}
+        self.answers: dict[int, ConfirmSink] = {}
         self.farewell: Connection.Close | None = None
         """What the broker has said when it ended the connection."""
         self._reader = reader

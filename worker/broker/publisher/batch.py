@@ -33,7 +33,7 @@ from pamqp.header import ContentHeader
 
 from worker.broker.connection import intake_of, open_channel
 from worker.broker.protocol import properties
-from worker.broker.protocol.frame_reader import Answers
+from worker.broker.protocol.frame_reader import ConfirmSink
 from worker.broker.protocol.frame_writer import frames, payload_limit
 from worker.core.messages import Publication
 
@@ -183,7 +183,7 @@ async def open_bursts(connection: AbstractConnection) -> BurstChannel | None:
     if not knows(channel):
         return None
     bursts = BurstChannel(channel)
-    intake.answers[channel.number] = Answers(bursts.confirmed, bursts.returned)
+    intake.answers[channel.number] = ConfirmSink(bursts.confirmed, bursts.returned)
     return bursts
 
 

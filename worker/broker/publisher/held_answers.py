@@ -16,12 +16,17 @@ from dataclasses import dataclass
 import structlog
 
 from worker.broker.errors import code_of, short_reason
-from worker.broker.publisher.persistent_publisher import Fault, Idle, Kind, PersistentPublisher
-from worker.broker.publisher.publications import Answers, set_aside
+from worker.broker.publisher.persistent_publisher import (
+    Fault,
+    Idle,
+    MessageKind,
+    PersistentPublisher,
+)
+from worker.broker.publisher.publications import Publications, set_aside
 from worker.core.messages import DeadLetter, Job, Publication, Settled
-from worker.core.tasks import end
+from worker.core.tasks import cancel_all
 from worker.telemetry.instruments import Instrument, Reading
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 log = structlog.get_logger(__name__)
 
@@ -42,13 +47,13 @@ GIVEN_UP = Instrument(
 
 
 @dataclass(slots=True)
-class Held:
+class HeldAnswer:
     """An answer that waits; `fault` is what the broker said of its next message, if it did, and
     `at_first` how many of that kind it had taken before that."""
 
     job: Job
     outcome: Settled
-    next: Kind
+    next: MessageKind
     fault: Fault | None = None
     at_first: int = 0
 
@@ -60,7 +65,7 @@ class HeldAnswers:
     """
 
     def __init__(
-        self, answers: Answers, publisher: PersistentPublisher, part: Part, *, most: int
+        self, answers: Publications, publisher: PersistentPublisher, part: Component, *, most: int
     ) -> None:
         self._answers = answers
         self._publisher = publisher
@@ -68,7 +73,7 @@ class HeldAnswers:
         part.reason = None  # nothing is held at first
         self._most = most
         self._number = 0
-        self._by_key: dict[object, deque[Held]] = {}
+        self._by_key: dict[object, deque[HeldAnswer]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed = asyncio.Event()
         self._given_up: Counter[tuple[str, str]] = Counter()
@@ -81,7 +86,7 @@ class HeldAnswers:
                 if task.done():
                     task.result()
         finally:
-            await end([*self._tasks])
+            await cancel_all([*self._tasks])
 
     def read(self) -> Iterator[tuple[Instrument, Iterable[Reading]]]:
         """The instruments, for `/metrics`."""
@@ -92,15 +97,15 @@ class HeldAnswers:
             [({"kind": kind, "reason": why}, number) for (kind, why), number in given_up],
         )
 
-    def number_taken(self, kind: Kind) -> int:
+    def number_taken(self, kind: MessageKind) -> int:
         """How many of that kind the broker has taken so far."""
         return self._publisher.number_taken(kind)
 
-    def taken(self, kind: Kind, number: int) -> None:
+    def taken(self, kind: MessageKind, number: int) -> None:
         """The broker took so many that were not held."""
         self._publisher.taken(kind, number)
 
-    def hold(self, held: Held, because: Fault) -> None:
+    def hold(self, held: HeldAnswer, because: Fault) -> None:
         """Try this one again, until it is taken or given up."""
         if self.holds_back(held):
             return
@@ -113,7 +118,7 @@ class HeldAnswers:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    def holds_back(self, held: Held) -> bool:
+    def holds_back(self, held: HeldAnswer) -> bool:
         """Put it behind what is held with its key, if anything is."""
         waiting = self._by_key.get(held.job.key)
         if waiting is None:
@@ -142,16 +147,16 @@ class HeldAnswers:
         if not self._by_key:
             self._part.up()
 
-    async def _answer(self, held: Held) -> None:
+    async def _answer(self, held: HeldAnswer) -> None:
         """Publish what is still owed for a command, and settle it."""
         job, outcome = held.job, held.outcome
         lost = None
-        if isinstance(outcome, DeadLetter) and held.next is Kind.DEAD_LETTER:
+        if isinstance(outcome, DeadLetter) and held.next is MessageKind.DEAD_LETTER:
             lost = await self._set_aside(held, outcome)
-        held.next = Kind.EVENT
+        held.next = MessageKind.EVENT
         fault = await self._insist(held, self._answers.event(job, outcome))
         if fault is not None and not isinstance(outcome, DeadLetter):
-            held.next = Kind.DEAD_LETTER
+            held.next = MessageKind.DEAD_LETTER
             attempts = self._publisher.max_attempts
             lost = await self._set_aside(held, set_aside(job, outcome, _told(fault), attempts))
         delivery = job.envelope.delivery
@@ -160,10 +165,10 @@ class HeldAnswers:
         else:
             delivery.source.reject(delivery.tag)
 
-    async def _set_aside(self, held: Held, letter: DeadLetter) -> Fault | None:
+    async def _set_aside(self, held: HeldAnswer, letter: DeadLetter) -> Fault | None:
         return await self._insist(held, self._answers.dead_letter(held.job, letter))
 
-    async def _insist(self, held: Held, publication: Publication) -> Fault | None:
+    async def _insist(self, held: HeldAnswer, publication: Publication) -> Fault | None:
         before, held.fault = held.fault, None
         at_first = self.number_taken(held.next) if before is None else held.at_first
         source = held.job.envelope.delivery.source
@@ -178,7 +183,7 @@ class HeldAnswers:
             self._give_up(held, fault)
         return fault
 
-    def _give_up(self, held: Held, fault: Fault) -> None:
+    def _give_up(self, held: HeldAnswer, fault: Fault) -> None:
         envelope = held.job.envelope
         self._given_up[held.next.value, short_reason(fault)] += 1
         log.error(

@@ -14,10 +14,10 @@ from typing import Self
 
 from worker.broker.connection import FAILURES, connect
 from worker.broker.errors import CONNECTION_FORCED, code_of
-from worker.broker.publisher.outlet import Attempt, Outlet, Patience
+from worker.broker.publisher.outlet import BatchAttempt, Outlet, Patience
 from worker.core.errors import Unreachable, WorkerError
 from worker.core.messages import Publication
-from worker.core.tasks import end
+from worker.core.tasks import cancel_all
 from worker.settings.settings import BrokerSettings
 
 MISSING_FOR_ALL = frozenset({403, 404})
@@ -26,7 +26,7 @@ SEVERAL = 3
 """So many at fault in a row, and none taken: it is about all of them."""
 
 
-class Trial:
+class IsolationTrial:
     """A connection to try suspects on, opened anew where one of them has ended it."""
 
     def __init__(
@@ -50,12 +50,14 @@ class Trial:
         self._outlet = None
         await self._opened.aclose()
 
-    async def publish(self, publications: Sequence[Publication]) -> Attempt:
+    async def publish(self, publications: Sequence[Publication]) -> BatchAttempt:
         """Send them; where no connection can be had, `end` is `Unreachable`."""
         try:
             outlet = self._outlet = self._outlet or await self._open()
         except (WorkerError, *FAILURES) as error:
-            return Attempt(undecided=list(range(len(publications))), end=Unreachable(str(error)))
+            return BatchAttempt(
+                undecided=list(range(len(publications))), end=Unreachable(str(error))
+            )
         attempt = await outlet.publish(publications)
         if attempt.end is not None:
             await self.__aexit__()
@@ -65,7 +67,7 @@ class Trial:
         connection = await self._opened.enter_async_context(connect(self._settings, self._name))
         outlet = await Outlet.open(connection, self._patience, self._is_blocked)
         writing = asyncio.create_task(outlet.write())
-        self._opened.push_async_callback(end, [writing])
+        self._opened.push_async_callback(cancel_all, [writing])
         return outlet
 
 
@@ -75,7 +77,7 @@ def is_outage(reason: BaseException | None) -> bool:
 
 
 async def isolate(
-    trial: Trial, publications: Sequence[Publication], suspects: Sequence[int]
+    trial: IsolationTrial, publications: Sequence[Publication], suspects: Sequence[int]
 ) -> tuple[dict[int, BaseException], list[int]]:
     """The faults of those at fault, and the numbers of those that an outage left undecided.
 

@@ -44,7 +44,7 @@ class Patience:
 
 
 @dataclass
-class Attempt:
+class BatchAttempt:
     """What became of a batch that was sent once."""
 
     faults: dict[int, BaseException] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Outlet:
         if self._bursts is not None:
             await self._bursts.write()
 
-    async def publish(self, publications: Sequence[Publication]) -> Attempt:
+    async def publish(self, publications: Sequence[Publication]) -> BatchAttempt:
         """Send all of them, in order, and wait until it is known what became of each."""
         bursts = self._bursts if all(map(can_frame, publications)) else None
         sender = bursts or self._singles
@@ -108,12 +108,12 @@ class Outlet:
         try:
             burst = sender.send(publications, ids)
         except Exception as error:
-            return self._cut_off(Attempt(undecided=list(range(len(ids))), end=error))
+            return self._cut_off(BatchAttempt(undecided=list(range(len(ids))), end=error))
         try:
             heard = await self._is_heard_of(burst)
         finally:
             sender.forget(burst)
-        attempt = Attempt(dict(burst.faults))
+        attempt = BatchAttempt(dict(burst.faults))
         if heard:
             return attempt
         silent = burst.all_unanswered
@@ -162,7 +162,7 @@ class Outlet:
         """Whether the broker, when asked, confirms what needs no queue."""
         return await self._singles.answers(self._patience.seconds)
 
-    def _cut_off(self, attempt: Attempt) -> Attempt:
+    def _cut_off(self, attempt: BatchAttempt) -> BatchAttempt:
         """The same, with the reason that the broker gave, if it did."""
         told = next(filter(None, map(ending_of, self.channels)), None)
         attempt.end = told or attempt.end

@@ -27,7 +27,7 @@ ALONE_SECONDS = 10
 """What is mended by then was an outage (guarantee G6)."""
 
 
-class Kind(Enum):
+class MessageKind(Enum):
     """What of an answer is published; the broker may take the one and not the other."""
 
     DEAD_LETTER = "dead_letter"
@@ -52,17 +52,17 @@ class PersistentPublisher:
     def __init__(self, publisher: Publisher, *, max_attempts: int) -> None:
         self.max_attempts = max_attempts
         self._publisher = publisher
-        self._taken: Counter[Kind] = Counter()
-        self._refused: set[Kind] = set()  # of which none is taken just now
-        self._unproven: set[Kind] = set()  # of which one was given up, and none taken since
-        self._insisting: Counter[Kind] = Counter()
-        self._asking = {kind: asyncio.Lock() for kind in Kind}
+        self._taken: Counter[MessageKind] = Counter()
+        self._refused: set[MessageKind] = set()  # of which none is taken just now
+        self._unproven: set[MessageKind] = set()  # of which one was given up, and none taken since
+        self._insisting: Counter[MessageKind] = Counter()
+        self._asking = {kind: asyncio.Lock() for kind in MessageKind}
 
-    def number_taken(self, kind: Kind) -> int:
+    def number_taken(self, kind: MessageKind) -> int:
         """How many of that kind the broker has taken so far."""
         return self._taken[kind]
 
-    def taken(self, kind: Kind, number: int) -> None:
+    def taken(self, kind: MessageKind, number: int) -> None:
         """The broker took so many of that kind."""
         if number:
             self._taken[kind] += number
@@ -71,7 +71,7 @@ class PersistentPublisher:
 
     async def insist(
         self,
-        kind: Kind,
+        kind: MessageKind,
         publication: Publication,
         fault: Fault | None,
         at_first: int,
@@ -90,7 +90,7 @@ class PersistentPublisher:
 
     async def _taken_at_last(
         self,
-        kind: Kind,
+        kind: MessageKind,
         publication: Publication,
         fault: Fault | None,
         at_first: int,
@@ -116,7 +116,9 @@ class PersistentPublisher:
             self._unproven.add(kind)
         return fault
 
-    async def _blame(self, kind: Kind, fault: Fault, at_first: int, taken_before: int) -> Blame:
+    async def _blame(
+        self, kind: MessageKind, fault: Fault, at_first: int, taken_before: int
+    ) -> Blame:
         """Whether it is the message that is at fault, and no outage."""
         if code_of(fault) in ABOUT_THE_MESSAGE or self._taken[kind] > taken_before:
             return Blame.PROVEN
@@ -132,7 +134,7 @@ class PersistentPublisher:
         return Blame.NONE
 
     async def _try(
-        self, kind: Kind, publication: Publication, before: Fault | None, attempt: int
+        self, kind: MessageKind, publication: Publication, before: Fault | None, attempt: int
     ) -> Fault | None:
         """The fault of this attempt, if there is one; `before` is that of the last."""
         if kind not in self._refused:

@@ -8,11 +8,11 @@ from typing import Any
 from worker.broker.topology import Topology
 from worker.core.messages import (
     SENDER_HEADER,
-    Answer,
     DeadLetter,
     Envelope,
     Job,
     Publication,
+    ResultEvent,
     Settled,
     utc_now,
 )
@@ -21,7 +21,7 @@ CLOUDEVENT = "application/cloudevents+json"
 EVENT_NOT_PUBLISHED = "event_not_published"
 
 
-class Answers:
+class Publications:
     """Turns settled jobs into publications."""
 
     def __init__(self, topology: Topology) -> None:
@@ -31,12 +31,12 @@ class Answers:
         """What tells everybody what became of the command."""
         return self._event(job.envelope, outcome.answer)
 
-    def reply(self, envelope: Envelope, answer: Answer) -> Publication:
+    def reply(self, envelope: Envelope, answer: ResultEvent) -> Publication:
         """The answer of a query, which its asker alone gets."""
         assert envelope.reply_to is not None
         return reply(self._event(envelope, answer), envelope.reply_to)
 
-    def _event(self, envelope: Envelope, answer: Answer) -> Publication:
+    def _event(self, envelope: Envelope, answer: ResultEvent) -> Publication:
         headers: dict[str, Any] = dict(envelope.trace)
         if envelope.id is not None:
             headers["commandid"] = envelope.id

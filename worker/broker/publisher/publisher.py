@@ -23,15 +23,15 @@ from worker.broker.connection import (
     refusal_of,
 )
 from worker.broker.errors import code_of, lacks_right
-from worker.broker.publisher.isolation import Trial, is_outage, isolate
+from worker.broker.publisher.isolation import IsolationTrial, is_outage, isolate
 from worker.broker.publisher.outage import Outage
-from worker.broker.publisher.outlet import Attempt, Outlet, Patience
+from worker.broker.publisher.outlet import BatchAttempt, Outlet, Patience
 from worker.broker.topology import Topology
 from worker.core.backoff import RECONNECT
 from worker.core.errors import WorkerError
 from worker.core.messages import Publication
 from worker.telemetry.instruments import Instrument, Reading
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +61,7 @@ class Publisher:
     def __init__(
         self,
         topology: Topology,
-        part: Part,
+        part: Component,
         *,
         name: str = "",
         confirm_timeout_seconds: float = 30,
@@ -178,7 +178,7 @@ class Publisher:
     async def _overcome(
         self,
         outlet: Outlet,
-        tried: Attempt,
+        tried: BatchAttempt,
         publications: Sequence[Publication],
         rest: list[int],
         attempt: int,
@@ -210,7 +210,9 @@ class Publisher:
         settings = self._topology.settings
         async with (
             self._isolating,  # what is suspected by mistake is no storm of connections
-            Trial(settings, f"{self._name} apart", self._patience, lambda: self._blocked) as trial,
+            IsolationTrial(
+                settings, f"{self._name} apart", self._patience, lambda: self._blocked
+            ) as trial,
         ):
             faults, undecided = await isolate(trial, publications, suspects)
         if len(faults) + len(undecided) < len(suspects):

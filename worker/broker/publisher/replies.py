@@ -21,7 +21,7 @@ from worker.core.backoff import RECONNECT
 from worker.core.errors import Misconfigured
 from worker.core.messages import Publication
 from worker.telemetry.instruments import Instrument, Reading
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ LAST_SECONDS = 1
 """For the last replies at a stop; a broker that is up confirms within milliseconds."""
 
 
-class _Connection(Part):
+class _ReplyConnection(Component):
     """On which readiness does not depend."""
 
     def up(self) -> None:
@@ -59,7 +59,7 @@ class Replies:
     def __init__(self, topology: Topology, *, most: int, seconds: float) -> None:
         self._topology = topology
         self._name = f"{topology.namespace} replies"
-        self._part = _Connection("replies")
+        self._part = _ReplyConnection("replies")
         self._publisher = Publisher(
             topology,
             self._part,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from worker.broker.publisher.held_answers import Held, HeldAnswers
-from worker.broker.publisher.persistent_publisher import Kind, PersistentPublisher
-from worker.broker.publisher.publications import Answers, reply
+from worker.broker.publisher.held_answers import HeldAnswer, HeldAnswers
+from worker.broker.publisher.persistent_publisher import MessageKind, PersistentPublisher
+from worker.broker.publisher.publications import Publications, reply
 from worker.broker.publisher.publisher import Faults, Publisher
 from worker.broker.publisher.replies import Replies
 from worker.broker.topology import Topology
-from worker.core.messages import Answer, DeadLetter, Envelope, Job, Settled
-from worker.core.tasks import together
+from worker.core.messages import DeadLetter, Envelope, Job, ResultEvent, Settled
+from worker.core.tasks import gather_all
 from worker.telemetry.instruments import Instrument, Reading
-from worker.telemetry.readiness import Part
+from worker.telemetry.readiness import Component
 
 Pair = tuple[Job, Settled]
 
@@ -29,13 +29,13 @@ class Settlement:
         self,
         topology: Topology,
         publisher: Publisher,
-        part: Part,
+        part: Component,
         *,
         max_attempts: int,
         most: int,
         reply_seconds: float,
     ) -> None:
-        self._answers = Answers(topology)
+        self._answers = Publications(topology)
         self._publisher = publisher
         self._replies = Replies(topology, most=most, seconds=reply_seconds)
         persistent = PersistentPublisher(publisher, max_attempts=max_attempts)
@@ -47,7 +47,7 @@ class Settlement:
 
         Ends what is held with it: those commands go back to the queue.
         """
-        await together(self._held.run(), self._replies.run())
+        await gather_all(self._held.run(), self._replies.run())
 
     async def finish(self) -> None:
         """Wait a moment for the last replies."""
@@ -64,15 +64,17 @@ class Settlement:
         Dead letters leave first: who reads in an event of one finds it in place.
         """
         free = (
-            self._not_held(settled, {}, Kind.EVENT, 0, Kind.DEAD_LETTER) if self._held else settled
+            self._not_held(settled, {}, MessageKind.EVENT, 0, MessageKind.DEAD_LETTER)
+            if self._held
+            else settled
         )
         free = await self._set_aside(free)
         self._reply(settled)
-        at_first = self._held.number_taken(Kind.EVENT)
+        at_first = self._held.number_taken(MessageKind.EVENT)
         faults = await self._publisher.publish([self._answers.event(*pair) for pair in free])
-        self._held.taken(Kind.EVENT, len(free) - len(faults))
+        self._held.taken(MessageKind.EVENT, len(free) - len(faults))
         if faults:
-            free = self._not_held(free, faults, Kind.EVENT, at_first, Kind.EVENT)
+            free = self._not_held(free, faults, MessageKind.EVENT, at_first, MessageKind.EVENT)
         for job, _ in free:
             delivery = job.envelope.delivery
             delivery.source.settle(delivery.tag)
@@ -86,17 +88,17 @@ class Settlement:
         ]
         if not letters:
             return free
-        at_first = self._held.number_taken(Kind.DEAD_LETTER)
+        at_first = self._held.number_taken(MessageKind.DEAD_LETTER)
         found = await self._publisher.publish(
             [self._answers.dead_letter(job, outcome) for _, job, outcome in letters]
         )
-        self._held.taken(Kind.DEAD_LETTER, len(letters) - len(found))
+        self._held.taken(MessageKind.DEAD_LETTER, len(letters) - len(found))
         faults = {letters[place][0]: fault for place, fault in found.items()}
         if not faults:
             return free
-        return self._not_held(free, faults, Kind.DEAD_LETTER, at_first, Kind.EVENT)
+        return self._not_held(free, faults, MessageKind.DEAD_LETTER, at_first, MessageKind.EVENT)
 
-    async def reply(self, envelope: Envelope, answer: Answer) -> None:
+    async def reply(self, envelope: Envelope, answer: ResultEvent) -> None:
         """Send the answer of a query; return when the broker has it, or when it is given up."""
         await self._replies.deliver(self._answers.reply(envelope, answer))
 
@@ -110,7 +112,12 @@ class Settlement:
             self._replies.send(replies)
 
     def _not_held(
-        self, pairs: Sequence[Pair], faults: Faults, refused: Kind, at_first: int, otherwise: Kind
+        self,
+        pairs: Sequence[Pair],
+        faults: Faults,
+        refused: MessageKind,
+        at_first: int,
+        otherwise: MessageKind,
     ) -> list[Pair]:
         """Hold those at fault, and what must not overtake them or be overtaken; return the others.
 
@@ -119,14 +126,16 @@ class Settlement:
         refused, so that what comes before it with its key is held in front of it.
         """
         keys = (
-            {} if refused is Kind.EVENT else {pairs[it][0].key: why for it, why in faults.items()}
+            {}
+            if refused is MessageKind.EVENT
+            else {pairs[it][0].key: why for it, why in faults.items()}
         )
         free = []
         for number, (job, outcome) in enumerate(pairs):
             if (fault := faults.get(number)) is not None:
-                self._held.hold(Held(job, outcome, refused, fault, at_first), fault)
+                self._held.hold(HeldAnswer(job, outcome, refused, fault, at_first), fault)
             elif job.key is not None and job.key in keys:
-                self._held.hold(Held(job, outcome, otherwise), keys[job.key])
-            elif not self._held.holds_back(Held(job, outcome, otherwise)):
+                self._held.hold(HeldAnswer(job, outcome, otherwise), keys[job.key])
+            elif not self._held.holds_back(HeldAnswer(job, outcome, otherwise)):
                 free.append((job, outcome))
         return free

@@ -12,8 +12,8 @@ from worker.cli.prepare import complete, read_settings
 from worker.cli.terminal import counted, emit_document, emit_json, say
 
 if TYPE_CHECKING:
-    from worker.broker.client.dead_letter import Letter
-    from worker.cli.dead_letters.selection import Choice
+    from worker.broker.client.dead_letter import StoredDeadLetter
+    from worker.cli.dead_letters.selection import Selection
     from worker.settings.settings import Settings
 
 app = Group(help="See why commands failed; send them back, or drop them.")
@@ -59,7 +59,7 @@ def list_(
     complete(_list(read_settings(), limit, show))
 
 
-async def _list(settings: Settings, limit: int, show: Callable[[Letter], None]) -> None:
+async def _list(settings: Settings, limit: int, show: Callable[[StoredDeadLetter], None]) -> None:
     from worker.broker.client.dead_letter_queue import open_dead_letters
     from worker.broker.topology import Topology
 
@@ -89,12 +89,12 @@ def show(
       worker dead-letters show 1
       worker dead-letters show 0199f3a0-5c5e-7b0a-9d53-0d4a4f1f0b6e | jq .body
     """
-    from worker.cli.dead_letters.selection import Choice
+    from worker.cli.dead_letters.selection import Selection
 
-    complete(_show(read_settings(), Choice((selector,)), as_json))
+    complete(_show(read_settings(), Selection((selector,)), as_json))
 
 
-async def _show(settings: Settings, choice: Choice, as_line: bool) -> None:
+async def _show(settings: Settings, choice: Selection, as_line: bool) -> None:
     from worker.cli.dead_letters.selection import open_chosen
 
     async with open_chosen(settings, choice) as (_, chosen):
@@ -120,9 +120,9 @@ def drop(
       worker dead-letters drop --all --yes > dropped.ndjson
     """
     from worker.cli.dead_letters.drop import drop as run_drop
-    from worker.cli.dead_letters.selection import Choice
+    from worker.cli.dead_letters.selection import Selection
 
-    choice = Choice(tuple(selectors or ()), everything, limit)
+    choice = Selection(tuple(selectors or ()), everything, limit)
     run_drop(read_settings(), choice, dry=dry_run, ask=not yes)
 
 
@@ -171,15 +171,15 @@ def redrive(
     """
     from worker.cli.dead_letters.redrive import Editor
     from worker.cli.dead_letters.redrive import redrive as run_redrive
-    from worker.cli.dead_letters.selection import Choice
+    from worker.cli.dead_letters.selection import Selection
 
-    choice = Choice(tuple(selectors or ()), everything, limit)
+    choice = Selection(tuple(selectors or ()), everything, limit)
     settings = read_settings()
     editor = Editor(settings, choice, changes or [], edit)
     complete(run_redrive(settings, choice, editor, rate=rate, dry=dry_run))
 
 
-def summary_of(letter: Letter) -> dict[str, Any]:
+def summary_of(letter: StoredDeadLetter) -> dict[str, Any]:
     """The letter in short, for programs."""
     return {
         "number": letter.number,
@@ -193,11 +193,11 @@ def summary_of(letter: Letter) -> dict[str, Any]:
     }
 
 
-def _emit_summary(letter: Letter) -> None:
+def _emit_summary(letter: StoredDeadLetter) -> None:
     emit_json(summary_of(letter))
 
 
-def _document(letter: Letter) -> dict[str, Any]:
+def _document(letter: StoredDeadLetter) -> dict[str, Any]:
     from base64 import b64encode
 
     document = summary_of(letter)

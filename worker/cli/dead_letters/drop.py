@@ -14,11 +14,11 @@ from worker.cli.prepare import complete
 from worker.cli.terminal import Misused, Report, agrees, counted, say
 
 if TYPE_CHECKING:
-    from worker.cli.dead_letters.selection import Choice
+    from worker.cli.dead_letters.selection import Selection
     from worker.settings.settings import Settings
 
 
-def drop(settings: Settings, choice: Choice, *, dry: bool, ask: bool) -> None:
+def drop(settings: Settings, choice: Selection, *, dry: bool, ask: bool) -> None:
     """Delete the chosen letters; before all of them, `ask`. Ends with 1 where that was denied."""
     if choice.everything and ask and not dry:
         if not sys.stdin.isatty():
@@ -52,7 +52,7 @@ def _which(number: int, count: int) -> str:
     return f"all {count:,} dead letters" if count > 1 else "the one dead letter"
 
 
-async def _drop(settings: Settings, choice: Choice, dry: bool) -> None:
+async def _drop(settings: Settings, choice: Selection, dry: bool) -> None:
     count, report = 0, Report()
     async with open_chosen(settings, choice) as (letters, chosen):
         async for letter in chosen:

@@ -16,9 +16,9 @@ from worker.cli.values import assign, fields, split
 from worker.core.errors import WorkerError
 
 if TYPE_CHECKING:
-    from worker.broker.client.dead_letter import Letter
+    from worker.broker.client.dead_letter import StoredDeadLetter
     from worker.broker.client.dead_letter_queue import DeadLetters
-    from worker.cli.dead_letters.selection import Choice
+    from worker.cli.dead_letters.selection import Selection
     from worker.settings.settings import Settings
 
 
@@ -27,7 +27,7 @@ class LeftBehind(WorkerError):
 
 
 async def redrive(
-    settings: Settings, choice: Choice, editor: Editor, *, rate: float | None, dry: bool
+    settings: Settings, choice: Selection, editor: Editor, *, rate: float | None, dry: bool
 ) -> None:
     """Send the chosen letters back, edited if so wished, at most `rate` a second.
 
@@ -61,14 +61,16 @@ async def redrive(
         raise LeftBehind(f"{left[0]}{more}")
 
 
-async def _send_back(letters: DeadLetters, letter: Letter, edited: Letter, editor: Editor) -> None:
+async def _send_back(
+    letters: DeadLetters, letter: StoredDeadLetter, edited: StoredDeadLetter, editor: Editor
+) -> None:
     key = editor.key_of(edited)
     await letters.sender.send(edited.revived(letters.topology, key))
     # Only now: what is cut off here is there twice, and carried out once.
     await letters.settle(letter)
 
 
-def _told(letter: Letter, edited: Letter, dry: bool) -> dict[str, Any]:
+def _told(letter: StoredDeadLetter, edited: StoredDeadLetter, dry: bool) -> dict[str, Any]:
     told = summary_of(letter) | {"action": "would redrive" if dry else "redriven"}
     if edited is letter:
         return told
@@ -79,7 +81,7 @@ class Editor:
     """Changes a command's body as the options say: `--set` a member, or `--edit` all of it."""
 
     def __init__(
-        self, settings: Settings, choice: Choice, changes: list[str], edit: str | None
+        self, settings: Settings, choice: Selection, changes: list[str], edit: str | None
     ) -> None:
         if edit is not None and (changes or len(choice.selectors) != 1):
             raise Misused("--edit replaces the body of one letter: give its id, and no --set")
@@ -94,11 +96,11 @@ class Editor:
         self._registry = load_registry(settings.entities)
         self._codec = Codec(self._registry)
 
-    def key_of(self, letter: Letter) -> str | None:
+    def key_of(self, letter: StoredDeadLetter) -> str | None:
         """The ordering key of the command in the letter; `None` if it is not usable."""
         return self._codec.key_of(letter.body, letter.command_type, letter.attributes)
 
-    def edited(self, letter: Letter) -> Letter:
+    def edited(self, letter: StoredDeadLetter) -> StoredDeadLetter:
         """What to send; raises `Misused` where the changes cannot be made in it."""
         if self._body is not None:
             return replace(letter, body=self._body)

@@ -11,7 +11,7 @@ from worker.cli.terminal import Misused
 from worker.core.errors import WorkerError
 
 if TYPE_CHECKING:
-    from worker.broker.client.dead_letter import Letter
+    from worker.broker.client.dead_letter import StoredDeadLetter
     from worker.broker.client.dead_letter_queue import DeadLetters
     from worker.settings.settings import Settings
 
@@ -21,7 +21,7 @@ class NoSuchLetter(WorkerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selection:
     """Command ids, or numbers from `list`; or else everything; at most `limit` letters."""
 
     selectors: tuple[str, ...] = ()
@@ -37,8 +37,8 @@ class Choice:
 
 @asynccontextmanager
 async def open_chosen(
-    settings: Settings, choice: Choice
-) -> AsyncIterator[tuple[DeadLetters, AsyncGenerator[Letter]]]:
+    settings: Settings, choice: Selection
+) -> AsyncIterator[tuple[DeadLetters, AsyncGenerator[StoredDeadLetter]]]:
     """The dead letters, held open, and those that are meant.
 
     Their iterator raises `NoSuchLetter`, at its end, for selectors that fit none.
@@ -56,7 +56,7 @@ async def open_chosen(
             yield letters, chosen
 
 
-async def _chosen(letters: DeadLetters, choice: Choice) -> AsyncGenerator[Letter]:
+async def _chosen(letters: DeadLetters, choice: Selection) -> AsyncGenerator[StoredDeadLetter]:
     from worker.broker.client.dead_letter_queue import MOST_READ
 
     numbers = {int(text) for text in choice.selectors if _is_number(text)}

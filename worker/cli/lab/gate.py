@@ -13,7 +13,7 @@ from worker.cli.terminal import Misused, emit_json, say
 from worker.core.errors import WorkerError
 
 if TYPE_CHECKING:
-    from worker.lab.gate import Limits
+    from worker.lab.gate import GateLimits
 
 
 class GateShut(WorkerError):
@@ -64,9 +64,9 @@ def gate(
       worker lab gate out/ --pool-size 8 --throughput 400 --errors 0
     """
     with lab_packages():
-        from worker.lab.gate import Limits, judge
+        from worker.lab.gate import GateLimits, judge
         from worker.lab.results import load_result
-    limits = Limits(
+    limits = GateLimits(
         wait_p99_seconds=_seconds("--p99-wait", p99_wait),
         latency_p99_seconds=_seconds("--p99-latency", p99_latency),
         timeouts=timeouts,
@@ -84,7 +84,7 @@ def gate(
     say(f"the gate is open: {len(verdicts)} limits kept")
 
 
-def _refuse_nothing(limits: Limits) -> None:
+def _refuse_nothing(limits: GateLimits) -> None:
     if not limits.model_dump(exclude_none=True):
         raise Misused("give at least one limit, such as --p99-wait 20ms or --timeouts 0")
 

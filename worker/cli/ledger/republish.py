@@ -118,7 +118,7 @@ async def _page(session: AsyncSession, since: datetime, last: Entry | None) -> l
     from sqlalchemy import cast, select, tuple_
     from sqlalchemy.dialects.postgresql import JSONB
 
-    from worker.core.messages import Answer
+    from worker.core.messages import ResultEvent
     from worker.database.ledger import Entry, LedgerRow
 
     # Of entries that have no position yet only their events tell which was first.
@@ -134,7 +134,7 @@ async def _page(session: AsyncSession, since: datetime, last: Entry | None) -> l
             row.command_id,
             row.digest,
             row.outcome,
-            Answer(row.event_id, row.event_type, row.event_body.encode(), replayed=True),
+            ResultEvent(row.event_id, row.event_type, row.event_body.encode(), replayed=True),
             row.recorded_on,
             row.position,
         )

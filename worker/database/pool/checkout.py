@@ -12,7 +12,7 @@ from greenlet import getcurrent
 from sqlalchemy.pool import PoolProxiedConnection
 
 HOLD = "worker.hold"
-"""Key in a connection's `record_info`: its `Hold` while it is checked out."""
+"""Key in a connection's `record_info`: its `Checkout` while it is checked out."""
 
 Place = tuple[CodeType, int]
 """A piece of code, and the instruction in it."""
@@ -44,12 +44,14 @@ def where(place: Place | None) -> str:
     return f"{file}:{lines[0] if lines else code.co_firstlineno} in {code.co_name}"
 
 
-class Hold:
+class Checkout:
     """One checkout, from the moment it is let in until its connection is back."""
 
     __slots__ = ("_last", "active", "gate", "idle", "outer", "place", "since", "task")
 
-    def __init__(self, gate: object, task: int, place: Place | None, outer: Hold | None) -> None:
+    def __init__(
+        self, gate: object, task: int, place: Place | None, outer: Checkout | None
+    ) -> None:
         self.gate, self.task, self.place, self.outer = gate, task, place, outer
         self.active = True
         self.since = perf_counter()
@@ -72,7 +74,7 @@ class Hold:
         self._last = now if in_transaction else 0.0
 
 
-def hold_of(connection: PoolProxiedConnection) -> Hold | None:
+def hold_of(connection: PoolProxiedConnection) -> Checkout | None:
     """The hold of a connection that is checked out; none of one that is no longer the pool's."""
     info = connection.record_info
     return None if info is None else info.get(HOLD)

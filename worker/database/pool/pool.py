@@ -24,7 +24,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
 from worker.database.pool.admission import Gate
-from worker.database.pool.checkout import HOLD, Hold, calling_place, where
+from worker.database.pool.checkout import HOLD, Checkout, calling_place, where
 from worker.database.pool.stats import PoolMeter
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ WARN_EVERY_SECONDS = 60
 WHILE_CONNECTING = "while a connection to the database was opened"
 """Noted on what is raised then: no statement has been sent, so none can be at fault."""
 
-_latest: ContextVar[Hold | None] = ContextVar("latest hold", default=None)
+_latest: ContextVar[Checkout | None] = ContextVar("latest hold", default=None)
 
 
 @contextmanager
@@ -90,7 +90,7 @@ class PoolSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class CheckedOut:
     """A connection that is out."""
 
     seconds: float
@@ -121,7 +121,7 @@ class FairPool(AsyncAdaptedQueuePool):
         super().__init__(creator, pool_size, max_overflow, timeout, **options)
         self.meter = PoolMeter()
         self._gate = Gate(pool_size + max_overflow)
-        self._holds: set[Hold] = set()
+        self._holds: set[Checkout] = set()
         self._idle: set[ConnectionPoolEntry] = set()
         self._disposed = False
         self._warned_at = -float(WARN_EVERY_SECONDS)
@@ -150,11 +150,11 @@ class FairPool(AsyncAdaptedQueuePool):
         in use on average."""
         return self._gate.place_seconds
 
-    def held(self) -> list[Held]:
+    def held(self) -> list[CheckedOut]:
         """The connections that are out and where they were taken, the longest held first."""
         now = perf_counter()
         return [
-            Held(now - hold.since, where(hold.place))
+            CheckedOut(now - hold.since, where(hold.place))
             for hold in sorted(self._holds, key=lambda hold: hold.since)
         ]
 
@@ -177,7 +177,7 @@ class FairPool(AsyncAdaptedQueuePool):
     def _do_get(self) -> ConnectionPoolEntry:
         outer = self._active_hold()
         self._enter()
-        hold = Hold(self._gate, id(asyncio.current_task()), calling_place(), outer)
+        hold = Checkout(self._gate, id(asyncio.current_task()), calling_place(), outer)
         try:
             entry = super()._do_get()
         except BaseException as error:
@@ -209,7 +209,7 @@ class FairPool(AsyncAdaptedQueuePool):
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         info = record.record_info
         assert info is not None
-        hold: Hold = info.pop(HOLD)
+        hold: Checkout = info.pop(HOLD)
         try:
             if self._disposed:
                 record.close()
@@ -223,7 +223,7 @@ class FairPool(AsyncAdaptedQueuePool):
             self.meter.returned(hold)
             self._gate.leave()
 
-    def _active_hold(self) -> Hold | None:
+    def _active_hold(self) -> Checkout | None:
         """The hold of the calling task in another pool; raise where it is one in this."""
         hold = _latest.get()
         while hold is not None and not hold.active:

@@ -16,7 +16,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from worker.database.pool.checkout import HOLD, Hold, hold_of
+from worker.database.pool.checkout import HOLD, Checkout, hold_of
 from worker.telemetry.histogram import Histogram
 
 _CONNECTING = "worker.connecting"
@@ -98,7 +98,7 @@ class PoolMeter:
             setattr(span, name, getattr(self, name) - getattr(earlier, name))
         return span
 
-    def returned(self, hold: Hold) -> None:
+    def returned(self, hold: Checkout) -> None:
         """A connection is back."""
         self.use.record(perf_counter() - hold.since)
         self.idle_in_transaction.record(hold.idle)

@@ -16,18 +16,18 @@ from worker.codec.codec import Codec
 from worker.core.backoff import RECONNECT
 from worker.core.errors import Refusal
 from worker.core.messages import (
-    Answer,
-    Barred,
     Delivery,
+    Disallowed,
     Envelope,
     Item,
     Problem,
     Query,
-    Unusable,
+    Rejected,
+    ResultEvent,
     utc_now,
 )
 from worker.database.errors import first_line, sqlstate
-from worker.processing.fault_kinds import Kind, classify
+from worker.processing.fault_kinds import FaultKind, classify
 from worker.processing.outcomes import problem_of
 from worker.processing.queries.reader import Reader
 
@@ -37,7 +37,7 @@ GRACE_SECONDS = 1.0
 """How long after the deadline the server, which keeps it too, may take to say so."""
 _CANCELED = "57014"  # query_canceled: by statement_timeout
 
-Reply = Callable[[Envelope, Answer], Awaitable[None]]
+Reply = Callable[[Envelope, ResultEvent], Awaitable[None]]
 """Returns when the broker has the answer, or when nobody waits for it any more."""
 
 
@@ -114,14 +114,14 @@ class Queries:
         detail = f"{self._room:,} queries are waiting or under way here; ask again later"
         await self._settle(item, self._problem(envelope, "rejected", Problem("busy", detail)))
 
-    async def _settle(self, item: Item, answer: Answer) -> None:
+    async def _settle(self, item: Item, answer: ResultEvent) -> None:
         delivery = item.envelope.delivery
         await self._reply(item.envelope, answer)
         delivery.source.settle(delivery.tag)
 
-    async def _answer(self, item: Item, deadline: float) -> Answer:
+    async def _answer(self, item: Item, deadline: float) -> ResultEvent:
         envelope = item.envelope
-        if isinstance(item, Unusable | Barred):
+        if isinstance(item, Rejected | Disallowed):
             return self._problem(envelope, "rejected", item.problem)
         assert isinstance(item, Query)  # commands go to the lanes
         if envelope.delivery.delivery_count >= self._max_deliveries:
@@ -137,7 +137,7 @@ class Queries:
             log.exception("a query failed", type=envelope.type, id=envelope.id)
             return self._failed(envelope, "the service's log says why")
 
-    async def _read(self, query: Query, deadline: float) -> Answer:
+    async def _read(self, query: Query, deadline: float) -> ResultEvent:
         """The answer; waits for a database that is away, as long as the asker does."""
         now, attempt = asyncio.get_running_loop().time, 0
         while True:
@@ -148,7 +148,7 @@ class Queries:
                 seconds = left if left < 0.9 * self._seconds else None
                 data = await self._reader.read(query, seconds=seconds)
             except Exception as fault:
-                if isinstance(fault, Refusal) or classify(fault) is not Kind.OUTAGE:
+                if isinstance(fault, Refusal) or classify(fault) is not FaultKind.OUTAGE:
                     raise
                 attempt += 1
                 log.warning("a query is tried again", reason=first_line(fault))
@@ -157,15 +157,15 @@ class Queries:
                 type_ = f"{query.envelope.type}.result"
                 return self._codec.answer(query.envelope, type_, data, time=utc_now())
 
-    def _timed_out(self, envelope: Envelope) -> Answer:
+    def _timed_out(self, envelope: Envelope) -> ResultEvent:
         detail = (
             "the query took longer than its message's expiration, or than one may take here: "
             "ask for less, by fewer rows or a narrower filter"
         )
         return self._problem(envelope, "failed", Problem("timed_out", detail))
 
-    def _failed(self, envelope: Envelope, why: str) -> Answer:
+    def _failed(self, envelope: Envelope, why: str) -> ResultEvent:
         return self._problem(envelope, "failed", Problem("failed", f"The query failed; {why}."))
 
-    def _problem(self, envelope: Envelope, suffix: str, problem: Problem) -> Answer:
+    def _problem(self, envelope: Envelope, suffix: str, problem: Problem) -> ResultEvent:
         return self._codec.problem_answer(envelope, suffix, problem, time=utc_now())

@@ -10,7 +10,7 @@ from sqlalchemy import Double, Integer, Select, UnaryExpression, and_, cast, fun
 from sqlalchemy.orm import aliased
 
 from worker.core.messages import Target
-from worker.core.queries import EVERYTHING, Compare, Order, Page
+from worker.core.queries import EVERYTHING, Compare, OrderBy, Page
 from worker.core.query_schema import Field, QuerySchema, QuerySchemas
 from worker.processing.queries.where import (
     Expression,
@@ -102,14 +102,14 @@ def _function(function: str, field: Field, column: Any) -> Expression:
     return computed
 
 
-def _ordered(field: Field, step: Order, source: Any) -> UnaryExpression[Any]:
+def _ordered(field: Field, step: OrderBy, source: Any) -> UnaryExpression[Any]:
     column = compared_value(field, source)
     ordered = column.desc() if step.descending else column.asc()
     # Only where there may be nulls: an index is in no other order.
     return ordered.nulls_last() if field.column.nullable else ordered
 
 
-def _beyond(schema: QuerySchema, order: Sequence[Order], position: Sequence[Any]) -> Predicate:
+def _beyond(schema: QuerySchema, order: Sequence[OrderBy], position: Sequence[Any]) -> Predicate:
     """The rows that come after the position."""
     step, value = order[0], position[0]
     field, model = schema.fields[step.field], schema.entity.model

@@ -20,7 +20,7 @@ REQUEST_BYTES = 16_384
 
 
 @dataclass(frozen=True)
-class Answer:
+class PageBody:
     """What a page says, and whether that is that all is well."""
 
     text: str
@@ -28,12 +28,12 @@ class Answer:
     well: bool = True
 
 
-Page = Callable[[], Awaitable[Answer]]
+Page = Callable[[], Awaitable[PageBody]]
 
 
-def json_answer(body: Any, *, well: bool = True) -> Answer:
+def json_answer(body: Any, *, well: bool = True) -> PageBody:
     """An answer for machines and people."""
-    return Answer(json.dumps(body), "application/json; charset=utf-8", well)
+    return PageBody(json.dumps(body), "application/json; charset=utf-8", well)
 
 
 class Pages:

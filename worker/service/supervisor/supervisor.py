@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from worker.service.supervisor.child import Child, worker_of
 from worker.service.supervisor.log import Log
 from worker.service.supervisor.metrics import CONTENT_TYPE, merged_metrics
-from worker.service.supervisor.pages import Answer, Pages, json_answer
+from worker.service.supervisor.pages import PageBody, Pages, json_answer
 from worker.service.supervisor.plan import SIGNALS, Plan
 
 GRACE_SECONDS = 10
@@ -92,15 +92,15 @@ class Supervisor:
     def _has_worked(self) -> bool:
         return any(child.has_been_ready for child in self._children)
 
-    async def _livez(self) -> Answer:
+    async def _livez(self) -> PageBody:
         silent = [child.number for child in self._children if child.is_silent]
         return json_answer({"alive": not silent, "silent": silent}, well=not silent)
 
-    async def _readyz(self) -> Answer:
+    async def _readyz(self) -> PageBody:
         states = {str(child.number): child.state() for child in self._children}
         ready = all(state["ready"] for state in states.values())
         return json_answer({"ready": ready, "processes": states}, well=ready)
 
-    async def _metrics(self) -> Answer:
+    async def _metrics(self) -> PageBody:
         urls = {child.number: child.url for child in self._children if child.url is not None}
-        return Answer(await merged_metrics(urls), CONTENT_TYPE)
+        return PageBody(await merged_metrics(urls), CONTENT_TYPE)
