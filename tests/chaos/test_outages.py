@@ -50,7 +50,9 @@ async def is_back(service: Service, since: float) -> None:
     assert time.monotonic() - since < BACK_WITHIN
 
 
-@pytest.mark.parametrize(("how", "idle"), [("stop", True), ("kill", False)])
+@pytest.mark.parametrize(
+    ("how", "idle"), [pytest.param("stop", True, marks=pytest.mark.long), ("kill", False)]
+)
 async def test_commands_wait_while_the_database_is_down(
     breakable: Harness, own_database: PrivatePostgres, how: str, idle: bool
 ) -> None:
@@ -125,7 +127,7 @@ async def test_killed_backends_cost_nothing_but_time(breakable: Harness) -> None
     assert len(await breakable.rows("SELECT * FROM users")) == 200
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("how", [pytest.param("stop", marks=pytest.mark.long), "kill"])
 async def test_commands_survive_a_broker_that_goes_away(
     breakable: Harness, own_broker: PrivateRabbitMQ, how: str
 ) -> None:
@@ -248,7 +250,7 @@ async def test_a_connection_lost_during_a_lone_create_has_one_effect(
     assert len({event.body for event in breakable.events}) == 10
 
 
-@pytest.mark.parametrize("link", ["reset", "freeze"])
+@pytest.mark.parametrize("link", ["reset", pytest.param("freeze", marks=pytest.mark.long)])
 async def test_a_broken_link_to_the_broker_mends(
     breakable: Harness, own_broker: PrivateRabbitMQ, link: str
 ) -> None:

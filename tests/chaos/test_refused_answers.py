@@ -71,6 +71,7 @@ async def test_an_address_that_ends_connections_costs_its_own_reply(
         await harness.event("c")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("limit", "value", "size"), [("max_message_size", 65_536, 200_000), ("frame_max", 8_192, 10)]
 )

@@ -78,6 +78,7 @@ async def test_what_is_wrong_with_the_queues_is_found_and_left_as_it_is(
     assert "missing_object" in found, "it made the others"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("statement", "code", "fix"),
     [

@@ -41,7 +41,10 @@ def odd(number: int, what: str) -> dict[str, Any]:
     return {"type": "user.do", "target": {"username": f"odd-{number}"}, "data": {"what": what}}
 
 
-@pytest.mark.parametrize(("lanes", "group_size"), [(1, 64), (4, 64), (4, 1)])
+@pytest.mark.parametrize(
+    ("lanes", "group_size"),
+    [(1, 64), *(pytest.param(*each, marks=pytest.mark.long) for each in ((4, 64), (4, 1)))],
+)
 async def test_each_has_its_one_answer_and_neighbours_have_theirs_at_once(
     harness: Harness, lanes: int, group_size: int
 ) -> None:

@@ -211,6 +211,7 @@ async def test_who_is_given_nothing_of_what_waits_subscribes_anew(harness: Harne
     assert starved == 1
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("what", OF_PARTITIONS)
 async def test_what_is_removed_of_partitions_comes_back(harness: Harness, what: str) -> None:

@@ -52,6 +52,8 @@ async def test_the_ledger_holds_the_event_as_published(desk: Desk, harness: Harn
     event = json.loads(outcome.answer.body)
     assert event["subject"] == f"user/{user['id']}"
     assert event["data"]["id"] == user["id"]
+    columns = "id username email rating version created_on updated_on"
+    assert [*event["data"]] == columns.split()
     async with desk.sessions() as session:
         entries = await ledger.lookup(session, ["c"])
     assert entries["c"].answer == outcome.answer

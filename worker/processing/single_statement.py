@@ -61,7 +61,9 @@ class SingleStatementCreate:
         if {*record.values, "id"} != set(entity.fields):
             raise NeedsTransaction
         values = dict(record.values)
-        record.values["id"], record.pending = ID_TO_COME, False
+        known = {**values, "id": ID_TO_COME}
+        record.values = {name: known[name] for name in entity.fields}  # in their order
+        record.pending = False
         done = self._outcomes.done(command, Event(f"{entity.name}.created", record), utc_now())
         entry = entry_for(job, done)
         assert entry is not None  # a command without an id does not come here

@@ -36,7 +36,7 @@ class UnitOfWork:
     @property
     def session(self) -> AsyncSession:
         """The transaction's session."""
-        assert isinstance(self._session, AsyncSession)
+        assert not isinstance(self._session, AsyncConnection)
         return self._session
 
     def rows(self, entity: Entity) -> RowCache:
