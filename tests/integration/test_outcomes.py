@@ -10,7 +10,7 @@ import pytest
 from tests.support.harness import Harness, eventually
 
 
-@pytest.fixture(params=[64, 1], ids=["grouped", "one-by-one"])
+@pytest.fixture(params=[64, pytest.param(1, marks=pytest.mark.long)], ids=["grouped", "one-by-one"])
 async def worker(request: pytest.FixtureRequest, harness: Harness) -> AsyncIterator[Harness]:
     async with harness.worker(group_size=request.param):
         yield harness

@@ -234,7 +234,13 @@ async def test_all_of_it_at_once_is_back_within_ten_seconds(harness: Harness) ->
 
 
 @pytest.mark.usefixtures("often")
-@pytest.mark.parametrize("what", OBJECTS)
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(each, marks=[] if each == "queue events" else pytest.mark.long)
+        for each in OBJECTS
+    ],
+)
 async def test_what_may_not_be_declared_is_told_until_it_is_there_again(
     harness: Harness, what: str
 ) -> None:
