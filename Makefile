@@ -21,7 +21,7 @@ PYRIGHT_READY := $(PYRIGHT)/.ready
 # Else each process that a test starts would compile the whole worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo run test test-all coverage interleavings mutations fuzz soak chaos bench bench-latency bench-growth bench-stages check format docs migration image-test typed lock sbom audit down clean
+.PHONY: help setup demo run test test-all coverage interleavings oracle mutations fuzz soak chaos bench bench-latency bench-growth bench-stages check format docs migration image-test typed lock sbom audit down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ interleavings: $(READY) ## Random schedules of the worker against stand-ins: mak
 
 mutations: $(READY) ## Break the code in known ways: the tests must notice each; about 2 minutes
 	@$(SERVERS) run -- $(BIN)/python -m dev.mutations $(args)
+
+oracle: $(READY) ## Tables that nobody would think of, against the plain ORM: make oracle examples=5000
+	@$(SERVERS) run -- env WORKER_ORACLE=$(or $(examples),5000) $(BIN)/python -m pytest -q -n 0 -m long tests/rows/test_oracle.py $(args)
 
 fuzz: $(READY) ## Search for a message that the codec gets wrong: make fuzz minutes=30
 	@$(ENTER) $(BIN)/python -m dev.fuzz --minutes $(or $(minutes),10) $(args)
