@@ -380,7 +380,12 @@ MUTATIONS: tuple[Mutation, ...] = (
             change(
                 "processing/lanes.py",
                 "await self._publish(settled)",
-                "if not self._stopping:\n    await self._publish(settled)",
+                """
+                if not self._stopping:
+                    await self._publish(settled)
+                for job, _ in settled if self._stopping else ():
+                    job.envelope.delivery.source.settle(job.envelope.delivery.tag)
+                """,
                 depth=12,
             ),
         ),
