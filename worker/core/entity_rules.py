@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Computed, Index, PrimaryKeyConstraint, UniqueConstraint, inspect
+from sqlalchemy.orm import QueryableAttribute
 
 from worker.core.errors import Misconfigured
 
 if TYPE_CHECKING:
     from worker.core.registry import Entity, Reference, Registry
 
+QUERY_WORDS = frozenset({"and", "or", "not", "all", "some", "none", "every"})
 OURS = frozenset({"version", "created_on", "updated_on"})
 """Columns that the worker sets itself."""
 
@@ -20,6 +22,7 @@ def check(entity: Entity, registry: Registry) -> None:
     """Raise `Misconfigured` with the first thing that is wrong with an entity."""
     for wrong in _wrong_with(entity, registry):
         raise Misconfigured(f"WORKER_ENTITIES: the entity {entity.name!r} {wrong}")
+    _refuse_words_of_queries(entity)
 
 
 def _wrong_with(entity: Entity, registry: Registry) -> Iterator[str]:
@@ -104,3 +107,13 @@ def _wrong_with_payloads(entity: Entity) -> Iterator[str]:
         for field in sorted(given):
             if isinstance(entity.fields[field].server_default, Computed):
                 yield f"has {field!r} in the data of its {name}, which the database computes"
+
+
+def _refuse_words_of_queries(entity: Entity) -> None:
+    model, words = entity.model, sorted(QUERY_WORDS)
+    for name in words:
+        if name in entity.columns or isinstance(getattr(model, name, None), QueryableAttribute):
+            raise Misconfigured(
+                f"{model.__name__}.{name}: no column and no relationship may be named so, because "
+                f"a query's `where` has a meaning for it. Taken are: {', '.join(words)}"
+            )

@@ -17,7 +17,6 @@ from typing import Any
 from sqlalchemy import JSON, Column, Index, Table, UniqueConstraint, inspect
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.schema import ColumnCollectionConstraint, sort_tables_and_constraints
 
 from worker.core.entity_rules import check
@@ -37,7 +36,6 @@ A batched handler gets the transaction's `UnitOfWork` in place of the session; s
 
 QUERIES = ("get", "list")
 """What can be asked of every entity, unless it has a verb of its own with that name."""
-QUERY_WORDS = frozenset({"and", "or", "not", "all", "some", "none", "every"})
 
 
 def _ordering_key(entity: str, target: Target) -> str:
@@ -209,7 +207,6 @@ class Registry:
                 )
         for entity in self:
             check(entity, self)
-            _refuse_words_of_queries(entity)
 
     def __iter__(self) -> Iterator[Entity]:
         return iter(self._entities.values())
@@ -291,16 +288,6 @@ class Registry:
         """All types of queries, such as `user.list`."""
         types = [f"{entity.name}.{verb}" for entity in self for verb in QUERIES]
         return [type_ for type_ in types if self.find_query(type_)]
-
-
-def _refuse_words_of_queries(entity: Entity) -> None:
-    model, words = entity.model, sorted(QUERY_WORDS)
-    for name in words:
-        if name in entity.columns or isinstance(getattr(model, name, None), QueryableAttribute):
-            raise Misconfigured(
-                f"{model.__name__}.{name}: no column and no relationship may be named so, because "
-                f"a query's `where` has a meaning for it. Taken are: {', '.join(words)}"
-            )
 
 
 def _all_from(table: Table, followers: Mapping[Table, set[Table]]) -> set[Table]:

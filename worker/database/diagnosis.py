@@ -19,6 +19,7 @@ from worker.core.errors import Misconfigured, Unreachable
 from worker.core.findings import Finding
 from worker.core.models import Base
 from worker.database.capacity import find_room
+from worker.database.errors import first_line
 from worker.database.migrations import check_schema
 
 MAX_SKEW_SECONDS = 2.0
@@ -191,10 +192,8 @@ async def run(
         async with engine.connect() as connection:
             rows = (await connection.execute(text(check.query), values)).mappings().all()
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", error)).splitlines()[0]
-        yield Finding(
-            check.code, f"could not be looked at: {reason}", check.why, "ask its owner", "note"
-        )
+        what = f"could not be looked at: {first_line(error)}"
+        yield Finding(check.code, what, check.why, "ask its owner", "note")
         return
     for row in rows:
         what, fix = check.what.format(**row), check.fix.format(**row)

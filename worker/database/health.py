@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -77,7 +77,7 @@ class DatabaseWatch:
         try:
             await self._probe()
             if lacks_room(fault):
-                await self._has_room()
+                await self._ask(check_room(self._engine))
         except (Unreachable, Misconfigured):
             return False
         return True
@@ -120,22 +120,15 @@ class DatabaseWatch:
         self._part.up()
 
     async def _schema_is_in_order(self) -> None:
-        try:
-            async with asyncio.timeout(self._probe_timeout_seconds):
-                await check_schema(self._engine, self._migrations)
-        except TimeoutError as error:
-            raise explain(error, self._engine) from error
-
-    async def _has_room(self) -> None:
-        try:
-            async with asyncio.timeout(self._probe_timeout_seconds):
-                await check_room(self._engine)
-        except TimeoutError as error:
-            raise explain(error, self._engine) from error
+        await self._ask(check_schema(self._engine, self._migrations))
 
     async def _probe(self) -> None:
+        await self._ask(check_usable(self._engine))
+
+    async def _ask(self, check: Awaitable[None]) -> None:
+        """Wait for a check, but not for ever: no answer in time is `Unreachable`."""
         try:
             async with asyncio.timeout(self._probe_timeout_seconds):
-                await check_usable(self._engine)
+                await check
         except TimeoutError as error:
             raise explain(error, self._engine) from error

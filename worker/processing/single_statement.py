@@ -1,9 +1,9 @@
 """A create alone in its group: one statement writes its row and its answer, and commits them.
 
-A transaction takes six round trips for the same, and 1.3 times as long at p50. The answer holds the
-row's id, which the database makes, so the statement itself puts it into the answer. And the answer
-shows the row as it was sent, so the statement fails, with nothing written, where the stored row is
-another: because of a trigger, a rounding, a rule.
+A transaction takes six round trips for the same; docs/decisions.md has the figures. The answer
+holds the row's id, which the database makes, so the statement itself puts it into the answer. And
+the answer shows the row as it was sent, so the statement fails, with nothing written, where the
+stored row is another: because of a trigger, a rounding, a rule.
 """
 
 from __future__ import annotations

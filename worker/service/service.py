@@ -76,8 +76,6 @@ class Service:
         self.health = Health(settings.health.host, settings.health.port)
         self._topology = Topology.of(settings)
         self._engine = engine or make_engine(settings.database, name=f"{settings.namespace} worker")
-        self.health.metrics.add(reader_of(lambda: pool_of(self._engine)))
-        self.health.metrics.add(runtime.read)
         self._sessions = make_sessions(self._engine)
         self._watch = DatabaseWatch(
             self._engine, self.health.part("database"), migrations=settings.migrations
@@ -92,21 +90,6 @@ class Service:
             max_body_bytes=settings.max_body_bytes,
             own_queues=frozenset(self._topology.queues),
             takes_queries=settings.queries > 0,
-        )
-        processor = Processor(
-            self._sessions,
-            registry,
-            self._codec,
-            max_attempts=settings.max_attempts,
-            backoff=Backoff(settings.retry_base_seconds, settings.retry_max_seconds),
-            # Before the broker's own limit, so that the end is told by an event.
-            max_deliveries=settings.broker.delivery_limit // 2,
-            budget_seconds=settings.group_budget_seconds,
-            handler_timeout_seconds=settings.handler_timeout_seconds,
-            contention_seconds=settings.contention_seconds,
-            is_up=self._watch.is_up,
-            frozen_seconds=settings.database.idle_in_transaction_timeout_seconds,
-            autocommit=autocommit(self._engine),
         )
         self._meter = CommandMeter(
             CommandLog(tells_done=settings.log_level == "debug"), suspect_from=SUSPECT_DELIVERIES
@@ -125,7 +108,7 @@ class Service:
             reply_seconds=settings.broker.confirm_timeout_seconds,
         )
         self._lanes = Lanes(
-            self._meter.around_processing(processor.process),
+            self._meter.around_processing(self._processor(registry).process),
             self._meter.around_publishing(self._settlement.answer),
             self._watch.is_well,
             lanes=settings.lanes,
@@ -147,19 +130,43 @@ class Service:
         self._routing = RoutingWatch()
         self._has_partitions = bool(self._topology.partitions)
         self._ledger_meter = LedgerMeter()
-        for meter in (
-            *(self._meter, self._lanes, self._consumer, self._consumer.partitions),
-            *(
-                self._publisher,
-                self._settlement,
-                self._ledger_meter,
-                self._topology_watch,
-                self._routing,
-            ),
-        ):
-            self.health.metrics.add(meter.read)
+        self._show_metrics()
         self._stop = asyncio.Event()
         self._beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
+
+    def _processor(self, registry: Registry) -> Processor:
+        settings = self._settings
+        return Processor(
+            self._sessions,
+            registry,
+            self._codec,
+            max_attempts=settings.max_attempts,
+            backoff=Backoff(settings.retry_base_seconds, settings.retry_max_seconds),
+            # Before the broker's own limit, so that the end is told by an event.
+            max_deliveries=settings.broker.delivery_limit // 2,
+            budget_seconds=settings.group_budget_seconds,
+            handler_timeout_seconds=settings.handler_timeout_seconds,
+            contention_seconds=settings.contention_seconds,
+            is_up=self._watch.is_up,
+            frozen_seconds=settings.database.idle_in_transaction_timeout_seconds,
+            autocommit=autocommit(self._engine),
+        )
+
+    def _show_metrics(self) -> None:
+        for read in (
+            reader_of(lambda: pool_of(self._engine)),
+            runtime.read,
+            self._meter.read,
+            self._lanes.read,
+            self._consumer.read,
+            self._consumer.partitions.read,
+            self._publisher.read,
+            self._settlement.read,
+            self._ledger_meter.read,
+            self._topology_watch.read,
+            self._routing.read,
+        ):
+            self.health.metrics.add(read)
 
     def stop(self) -> None:
         """Begin to stop; `run` returns when that is done."""

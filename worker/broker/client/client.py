@@ -28,6 +28,7 @@ from worker.broker.protocol import properties
 from worker.broker.topology import Topology
 from worker.core.errors import Misconfigured, TimedOut, Unreachable
 from worker.core.messages import Publication
+from worker.core.tasks import is_cancelled
 from worker.settings.settings import BrokerSettings
 
 T = TypeVar("T")
@@ -236,16 +237,10 @@ async def unless_closed(work: Awaitable[T]) -> T:
     """Wait for work on a channel; a channel that ends shows as an error, not as a cancellation."""
     try:
         return await work
-    except asyncio.CancelledError as cancelled:
+    except asyncio.CancelledError as cancelled:  # aiormq cancels what waits on one that ends
         if is_cancelled():
             raise
         raise ConnectionError("the channel was closed") from cancelled
-
-
-def is_cancelled() -> bool:
-    """Whether this task is to end; aiormq also cancels what waits on a channel that ends."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def lost(error: BaseException) -> Unreachable | Misconfigured:

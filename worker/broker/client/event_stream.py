@@ -14,12 +14,13 @@ from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.exceptions import AMQPError
 
-from worker.broker.client.client import FAILURES, ensure_exists, is_cancelled, lost, unless_closed
+from worker.broker.client.client import FAILURES, ensure_exists, lost, unless_closed
 from worker.broker.connection import closed, connect, open_channel
 from worker.broker.nodes import Nodes
 from worker.broker.topology import Topology
 from worker.core.backoff import RECONNECT
 from worker.core.errors import Misconfigured, Unreachable
+from worker.core.tasks import is_cancelled
 from worker.settings.settings import BrokerSettings
 
 PREFETCH = 200

@@ -84,37 +84,27 @@ class PersistentPublisher:
         """
         self._insisting[kind] += 1
         try:
-            return await self._taken_at_last(kind, publication, fault, at_first, is_idle)
+            counted, taken_before = int(fault is not None), self._taken[kind]
+            now = asyncio.get_running_loop().time
+            began = now()
+            for attempt in count(1):
+                if is_idle():
+                    raise Idle
+                fault = await self._try(kind, publication, fault, attempt)
+                if fault is None:
+                    self.taken(kind, 1)
+                    return None
+                blame = await self._blame(kind, fault, at_first, taken_before)
+                counted += blame is not Blame.NONE
+                taken_before = self._taken[kind]
+                sure = blame is Blame.PROVEN or now() - began >= ALONE_SECONDS
+                if counted >= self.max_attempts and sure:
+                    break
+            if self._taken[kind] == at_first:
+                self._unproven.add(kind)
+            return fault
         finally:
             self._insisting[kind] -= 1
-
-    async def _taken_at_last(
-        self,
-        kind: MessageKind,
-        publication: Publication,
-        fault: Fault | None,
-        at_first: int,
-        is_idle: Callable[[], bool],
-    ) -> Fault | None:
-        counted, taken_before = int(fault is not None), self._taken[kind]
-        now = asyncio.get_running_loop().time
-        began = now()
-        for attempt in count(1):
-            if is_idle():
-                raise Idle
-            fault = await self._try(kind, publication, fault, attempt)
-            if fault is None:
-                self.taken(kind, 1)
-                return None
-            blame = await self._blame(kind, fault, at_first, taken_before)
-            counted += blame is not Blame.NONE
-            taken_before = self._taken[kind]
-            sure = blame is Blame.PROVEN or now() - began >= ALONE_SECONDS
-            if counted >= self.max_attempts and sure:
-                break
-        if self._taken[kind] == at_first:
-            self._unproven.add(kind)
-        return fault
 
     async def _blame(
         self, kind: MessageKind, fault: Fault, at_first: int, taken_before: int

@@ -30,6 +30,7 @@ from worker.broker.topology import Topology
 from worker.core.backoff import RECONNECT
 from worker.core.errors import WorkerError
 from worker.core.messages import Publication
+from worker.core.tasks import cancel_all
 from worker.telemetry.instruments import Instrument, Reading
 from worker.telemetry.readiness import Component
 
@@ -110,9 +111,7 @@ class Publisher:
             self._connected.clear()
             self._outlet = None
             self.outage.begin()
-            for task in (*endings, *tasks):
-                task.cancel()
-            await asyncio.gather(*endings, *tasks, return_exceptions=True)
+            await cancel_all([*endings, *tasks])
 
     def _begin(self, outlet: Outlet) -> None:
         self._outlet = outlet

@@ -20,6 +20,7 @@ from worker.broker.topology import Topology
 from worker.core.backoff import RECONNECT
 from worker.core.errors import Misconfigured
 from worker.core.messages import Publication
+from worker.core.tasks import cancel_all
 from worker.telemetry.instruments import Instrument, Reading
 from worker.telemetry.readiness import Component
 
@@ -109,9 +110,7 @@ class Replies:
         """Wait a moment for those in flight, and give up the rest."""
         if self._sending:
             await asyncio.wait(self._sending, timeout=LAST_SECONDS)
-        for task in self._sending:
-            task.cancel()
-        await asyncio.gather(*self._sending, return_exceptions=True)
+        await cancel_all([*self._sending])
 
     def read(self) -> Iterator[tuple[Instrument, Iterable[Reading]]]:
         """The instrument, for `/metrics`."""

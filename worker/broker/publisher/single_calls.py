@@ -14,6 +14,7 @@ from worker.broker.protocol import properties
 from worker.broker.protocol.frame_writer import payload_limit
 from worker.broker.publisher.batch import Burst
 from worker.core.messages import Publication
+from worker.core.tasks import is_cancelled
 
 
 class SingleCalls:
@@ -54,8 +55,7 @@ class SingleCalls:
                 wait=False,
             )
         except asyncio.CancelledError:  # so aiormq ends what waits on a channel that ends
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if is_cancelled():
                 raise
             return False
         except Exception:
